@@ -1,0 +1,60 @@
+"""Checkpoint compatibility and audit for PyTorch. Names are resolved on first use; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .audit import diff
+    from .errors import CkptauditError, FormatError, ModelError, UsageError
+    from .formats import Checkpoint, open_checkpoint
+    from .keys import KeyPattern
+    from .manifest import Manifest, TensorSpec
+    from .mapping.mapping import KeyMapping
+    from .policy import Report
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Checkpoint": "formats",
+    "CkptauditError": "errors",
+    "FormatError": "errors",
+    "KeyMapping": "mapping.mapping",
+    "KeyPattern": "keys",
+    "Manifest": "manifest",
+    "ModelError": "errors",
+    "Report": "policy",
+    "TensorSpec": "manifest",
+    "UsageError": "errors",
+    "diff": "audit",
+    "open_checkpoint": "formats",
+}
+
+__all__ = [
+    "Checkpoint",
+    "CkptauditError",
+    "FormatError",
+    "KeyMapping",
+    "KeyPattern",
+    "Manifest",
+    "ModelError",
+    "Report",
+    "TensorSpec",
+    "UsageError",
+    "diff",
+    "open_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,46 @@
+"""Predict what ``load_state_dict`` does, from two manifests and without torch.
+
+Where a live model is at hand torch itself is asked (``ckptaudit.model``); this prediction serves checkpoints
+and committed manifests, and the tests hold it against torch.
+"""
+
+from __future__ import annotations
+
+from ..outcome import LoadOutcome
+from .align import Alignment
+
+_COUNTER = ".num_batches_tracked"
+
+
+def predict(alignment: Alignment) -> LoadOutcome:
+    """Return what torch would say to loading ``alignment.checkpoint`` into ``alignment.model``."""
+    errors = [
+        f"size mismatch for {key}: checkpoint {saved.shape}, model {wanted.shape}"
+        for key, saved, wanted in alignment.pairs(alignment.mismatched_keys)
+    ]
+    errors += [
+        f'While copying the parameter named "{key}", expected torch.Tensor, the checkpoint holds {kind}'
+        for key, kind in ((key, alignment.checkpoint.entries[key]) for key in alignment.non_tensor_keys)
+    ]
+    return LoadOutcome(
+        missing_keys=tuple(key for key in alignment.missing_keys if not counter_is_forgiven(alignment, key)),
+        unexpected_keys=alignment.unexpected_keys,
+        errors=tuple(errors),
+        loaded=len(alignment.matched_keys),
+        judge="prediction",
+    )
+
+
+def counter_is_forgiven(alignment: Alignment, key: str) -> bool:
+    """Tell whether torch keeps the model's own ``num_batches_tracked`` where the checkpoint has none.
+
+    Normalisation layers of version 2 do so for state dicts whose ``_metadata`` names no version for them or
+    a version below 2 (torch/nn/modules/batchnorm.py, ``_NormBase._load_from_state_dict``).
+    """
+    dotted = "." + key
+    if not dotted.endswith(_COUNTER) or alignment.model.tensors[key].kind == "parameter":
+        return False
+    module = alignment.model.module_of(key)
+    wanted = (alignment.model.versions or {}).get(module)
+    saved = (alignment.checkpoint.versions or {}).get(module)
+    return wanted is not None and wanted >= 2 and (saved is None or saved < 2)

@@ -1,0 +1,348 @@
+"""Manifest: the value-free description of a state dict, and the one type everything else compares."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from .dtypes import DTYPES
+from .errors import UsageError
+
+SCHEMA = "ckptaudit.manifest/1"
+
+Kind = Literal["parameter", "buffer", "extra_state", "tensor"]
+KINDS: tuple[Kind, ...] = ("parameter", "buffer", "extra_state", "tensor")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor without its values.
+
+    ``shape`` and ``stride`` count elements, ``storage_offset`` too; ``stride`` is None where the layout has
+    none. ``kind`` is ``tensor`` where the source does not say whether it is a parameter or a buffer (files).
+    ``storage`` names the memory the tensor is a view of: equal names share memory within one manifest.
+    ``layout`` is torch's name (``strided``, ``sparse_coo``, ...) or ``uninitialized`` for a lazy parameter,
+    whose shape means nothing yet. ``location`` is the device recorded in the file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: Kind = "tensor"
+    stride: tuple[int, ...] | None = None
+    storage_offset: int = 0
+    storage: str | None = None
+    storage_nbytes: int | None = None
+    requires_grad: bool | None = None
+    layout: str = "strided"
+    location: str | None = None
+    conj: bool = False
+    neg: bool = False
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes its elements take when stored densely."""
+        return self.numel * DTYPES[self.dtype].itemsize
+
+    @property
+    def contiguous(self) -> bool:
+        """True when the elements lie in row-major order without gaps, as torch's ``is_contiguous``."""
+        return self.stride is None or self.stride_matches_shape()
+
+    def stride_matches_shape(self) -> bool:
+        """Compare the stride with the row-major one; dimensions of size 1 may have any stride."""
+        if self.stride is None:
+            return False
+        expected = 1
+        for size, step in zip(reversed(self.shape), reversed(self.stride), strict=True):
+            if size == 0:
+                return True
+            if size != 1 and step != expected:
+                return False
+            expected *= size
+        return True
+
+    def same_view(self, other: TensorSpec) -> bool:
+        """Tell whether both name the same elements of the same memory: tied weights."""
+        return (
+            self.storage is not None
+            and self.storage == other.storage
+            and (self.shape, self.stride, self.storage_offset, self.dtype)
+            == (other.shape, other.stride, other.storage_offset, other.dtype)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, without the fields that have their default."""
+        data: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
+        for name, default in _OPTIONAL_FIELDS.items():
+            value = getattr(self, name)
+            if value != default:
+                data[name] = list(value) if isinstance(value, tuple) else value
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
+        """Rebuild a spec from ``to_json``'s result. The input must have passed ``_check_tensor``."""
+        optional = {name: data[name] for name in _OPTIONAL_FIELDS if name in data}
+        if optional.get("stride") is not None:
+            optional["stride"] = tuple(optional["stride"])
+        return cls(shape=tuple(data["shape"]), dtype=data["dtype"], **optional)
+
+
+_OPTIONAL_FIELDS: dict[str, Any] = {
+    "kind": "tensor",
+    "stride": None,
+    "storage_offset": 0,
+    "storage": None,
+    "storage_nbytes": None,
+    "requires_grad": None,
+    "layout": "strided",
+    "location": None,
+    "conj": False,
+    "neg": False,
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The description of one state dict: ordered keys, each with a TensorSpec.
+
+    ``entries`` maps the keys whose values are no tensors to the name of their type (``int``, ``dict``).
+    ``versions`` maps module paths to the version recorded in ``_metadata`` (None where a module has none);
+    it is None where the state dict carries no ``_metadata``, as in safetensors files and rebuilt dicts.
+    ``non_persistent`` holds the buffers a model registers with ``persistent=False``; files have none.
+    ``source`` says where it came from, for people.
+    """
+
+    tensors: Mapping[str, TensorSpec]
+    entries: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, int | None] | None = None
+    non_persistent: Mapping[str, TensorSpec] = field(default_factory=dict)
+    source: str = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.tensors
+
+    def __getitem__(self, key: str) -> TensorSpec:
+        return self.tensors[key]
+
+    def keys(self) -> Iterator[str]:
+        """Iterate over every key of the state dict: tensors, then the other entries."""
+        yield from self.tensors
+        yield from self.entries
+
+    def ties(self) -> list[tuple[str, ...]]:
+        """Return the groups of two or more keys that name the same elements of the same memory."""
+        groups: dict[Any, list[str]] = {}
+        for key, spec in self.tensors.items():
+            if spec.storage is not None:
+                view = (spec.storage, spec.storage_offset, spec.shape, spec.stride, spec.dtype)
+                groups.setdefault(view, []).append(key)
+        return [tuple(keys) for keys in groups.values() if len(keys) > 1]
+
+    def shared_storages(self) -> list[tuple[str, ...]]:
+        """Return the groups of two or more keys whose tensors live in one storage (ties and views)."""
+        groups: dict[str, list[str]] = {}
+        for key, spec in self.tensors.items():
+            if spec.storage is not None:
+                groups.setdefault(spec.storage, []).append(key)
+        return [tuple(keys) for keys in groups.values() if len(keys) > 1]
+
+    @property
+    def numel(self) -> int:
+        """Elements of all tensors, tied ones counted once; running statistics and counters included."""
+        repeated = {key for group in self.ties() for key in group[1:]}
+        return sum(spec.numel for key, spec in self.tensors.items() if key not in repeated)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all storages, each counted once; densely stored bytes where no storage is known."""
+        storages: dict[str, int] = {}
+        loose = 0
+        for spec in self.tensors.values():
+            if spec.storage is None or spec.storage_nbytes is None:
+                loose += spec.nbytes
+            else:
+                storages[spec.storage] = spec.storage_nbytes
+        return loose + sum(storages.values())
+
+    def module_of(self, key: str) -> str:
+        """Return the path of the module that owns ``key``: everything before its last dot."""
+        return key.rpartition(".")[0]
+
+    def select(self, keys: Iterable[str]) -> Manifest:
+        """Return the manifest of these keys alone, in this manifest's order."""
+        wanted = set(keys)
+        return replace(
+            self,
+            tensors={key: spec for key, spec in self.tensors.items() if key in wanted},
+            entries={key: kind for key, kind in self.entries.items() if key in wanted},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form (schema ``ckptaudit.manifest/1``)."""
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "source": self.source,
+            "tensors": [{"key": key, **spec.to_json()} for key, spec in self.tensors.items()],
+        }
+        if self.entries:
+            data["entries"] = [{"key": key, "type": kind} for key, kind in self.entries.items()]
+        if self.versions is not None:
+            data["versions"] = dict(self.versions)
+        if self.non_persistent:
+            data["non_persistent"] = [{"key": k, **spec.to_json()} for k, spec in self.non_persistent.items()]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any, source: str = "manifest") -> Manifest:
+        """Rebuild a manifest from its JSON form.
+
+        Raises UsageError, with the path of the fault, where the data do not follow the schema.
+        """
+        _check_manifest(data, source)
+        return cls(
+            tensors={row["key"]: TensorSpec.from_json(row) for row in data["tensors"]},
+            entries={row["key"]: row["type"] for row in data.get("entries", [])},
+            versions=data.get("versions"),
+            non_persistent={row["key"]: TensorSpec.from_json(row) for row in data.get("non_persistent", [])},
+            source=data.get("source", source),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read a manifest file. Raises UsageError where it is unreadable or no manifest."""
+        name = os.fspath(path)
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            data = json.loads(text, object_pairs_hook=_no_duplicates)
+        except OSError as error:
+            raise UsageError(name, f"cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(name, f"is not a manifest: {error}", _HINT) from None
+        return cls.from_json(data, name)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the manifest as JSON, one tensor a line, through a temporary file beside ``path``."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(self.dumps(), encoding="utf-8")
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UsageError(str(target), f"cannot be written: {error.strerror}") from None
+
+    def dumps(self) -> str:
+        """Return the JSON text: valid JSON, one tensor a line, so that diffs of it can be read."""
+        parts = []
+        for name, value in self.to_json().items():
+            if isinstance(value, list) and value:
+                rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in value)
+                parts.append(f"{json.dumps(name)}: [\n{rows}\n ]")
+            else:
+                parts.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+        return "{" + ",\n ".join(parts) + "}\n"
+
+    @classmethod
+    def of(cls, model: Any) -> Manifest:
+        """Describe a live ``nn.Module``, or a mapping of names to tensors. Needs torch."""
+        from .model import manifest_of
+
+        return manifest_of(model)
+
+
+_HINT = "write one with: ckptaudit manifest write model.py -o model.manifest.json"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a JSON object names one key twice")
+    return result
+
+
+def _check_manifest(data: Any, source: str) -> None:
+    def fail(path: str, what: str) -> None:
+        raise UsageError(source, f"is not a manifest: {path} {what}", _HINT)
+
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        fail("schema", f"is not {SCHEMA!r}")
+    for section in ("tensors", "non_persistent", "entries"):
+        rows = data.get(section, None if section == "tensors" else [])
+        if not isinstance(rows, list):
+            fail(section, "is not a list")
+        seen: set[str] = set()
+        for index, row in enumerate(rows):
+            where = f"{section}[{index}]"
+            if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+                fail(where, "has no key")
+            if row["key"] in seen:
+                fail(where, f"repeats the key {row['key']!r}")
+            seen.add(row["key"])
+            fault = _entry_fault(row) if section == "entries" else _tensor_fault(row)
+            if fault:
+                fail(where, fault)
+    versions = data.get("versions")
+    if versions is not None and not _is_versions(versions):
+        fail("versions", "is not an object of integers")
+
+
+def _entry_fault(row: Mapping[str, Any]) -> str | None:
+    return None if isinstance(row.get("type"), str) else "has no type"
+
+
+def _tensor_fault(row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with one tensor's JSON, or None."""
+    if not _is_sizes(row.get("shape")):
+        return "has no shape of non-negative integers"
+    if row.get("dtype") not in DTYPES:
+        return f"has the unknown dtype {row.get('dtype')!r}"
+    unknown = sorted(set(row) - {"key", "shape", "dtype", *_OPTIONAL_FIELDS})
+    if unknown:
+        return f"has the unknown field {unknown[0]!r}"
+    for name, types in _FIELD_TYPES.items():
+        if name in row and not (isinstance(row[name], types) and (bool in types) == isinstance(row[name], bool)):
+            return f"has a {name} of the wrong type"
+    if row.get("kind", "tensor") not in KINDS:
+        return f"has the unknown kind {row['kind']!r}"
+    stride = row.get("stride")
+    if stride is not None and not (_is_sizes(stride) and len(stride) == len(row["shape"])):
+        return "has a stride that does not fit its shape"
+    return None
+
+
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "storage": (str,),
+    "layout": (str,),
+    "location": (str,),
+    "storage_offset": (int,),
+    "storage_nbytes": (int,),
+    "requires_grad": (bool,),
+    "conj": (bool,),
+    "neg": (bool,),
+}
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+
+
+def _is_versions(value: Any) -> bool:
+    return isinstance(value, dict) and all(v is None or type(v) is int for v in cast(Any, value).values())
