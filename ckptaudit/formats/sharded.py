@@ -1,0 +1,192 @@
+"""A state dict spread over several files, and the ``*.index.json`` that says which key lies where.
+
+Nothing signs an index, so nothing in it is believed: shards are files of the index's own folder, of the one
+kind the index is for, and hold exactly the keys the index says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from ..errors import FormatError
+from ..manifest import Manifest, TensorSpec
+from .base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor
+from .choice import choose
+from .identify import identify
+from .strict_json import RepeatedKey, strict_object
+
+ReadShard = Callable[[ByteSource, str, Limits, bool], Checkpoint]
+
+_SHARD_KINDS = {  # what the shards of an index are: format of the whole, formats of the parts
+    ".safetensors": ("sharded-safetensors", ("safetensors",)),
+    ".bin": ("sharded-torch", ("torch-zip", "torch-legacy")),
+}
+_AGAIN = "download the index and its shards again, from one place"
+_SHOWN = 3  # shards in an error
+_SHOWN_CHARACTERS = 40
+
+
+def read_sharded(
+    source: ByteSource, *, read_shard: ReadShard, wanted: str, limits: Limits, allow_refused: bool
+) -> Checkpoint:
+    """Read an index and the headers of its shards; the state dict's keys keep the order of the index.
+
+    ``read_shard(source, wanted, limits, allow_refused)`` opens one shard. ``details`` holds the number of
+    shards, and ``total_size`` in bytes as the index states it, beside ``total_size_actual`` where it is
+    wrong. Raises FormatError: CKPT501 for a shard that is not there, CKPT502 where the index and a shard
+    disagree on the keys, CKPT001 for an index that is none.
+    """
+    weight_map, stated = _read_index(source)
+    names = list(dict.fromkeys(weight_map.values()))
+    whole, parts = _kinds(source.path, names)
+    shards: dict[str, Checkpoint] = {}
+    for name in names:
+        shard = ByteSource(_shard_path(source.path, name))
+        kind = identify(shard, limits)
+        if kind not in parts:
+            reason = (
+                f"names the shard {name!r}, which is a {kind} file in an index of {whole.partition('-')[2]}"
+            )
+            raise FormatError(source.path, f"{reason} files", _AGAIN, code="CKPT502")
+        shards[name] = read_shard(shard, "", limits, allow_refused)
+    _check_keys(source.path, weight_map, shards)
+    return _merged(source, whole, weight_map, shards, stated, wanted)
+
+
+def _read_index(source: ByteSource) -> tuple[dict[str, str], object]:
+    """Return the weight map, and the total size the index states (None: it states none)."""
+    try:
+        index = json.loads(source.read(0, source.size).decode(), object_pairs_hook=strict_object)
+    except ValueError as error:
+        raise FormatError(source.path, f"is no index of shards: {error}", _AGAIN) from None
+    except RecursionError:
+        raise FormatError(source.path, "is no index of shards: it is nested too deeply", _AGAIN) from None
+    weight_map = index.get("weight_map") if isinstance(index, dict) else index
+    if isinstance(weight_map, RepeatedKey):
+        raise FormatError(source.path, f"names {weight_map.key!r} twice", _AGAIN, code="CKPT502")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        reason = "is no index of shards: its weight_map is no object of file names"
+        raise FormatError(source.path, reason, _AGAIN)
+    if not weight_map:
+        raise FormatError(source.path, "is an index without a single key", _AGAIN)
+    metadata = index.get("metadata")
+    return weight_map, metadata.get("total_size") if isinstance(metadata, dict) else None
+
+
+def _kinds(path: str, names: list[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the kind of the index, which its name and those of its shards declare: loaders go by them."""
+    suffixes = {os.path.splitext(name)[1] for name in names}
+    own = os.path.splitext(path.removesuffix(".index.json"))[1]
+    suffixes |= {own} & set(_SHARD_KINDS)
+    if len(suffixes) == 1:
+        kinds = _SHARD_KINDS.get(suffixes.pop())
+        if kinds:
+            return kinds
+    listed = ", ".join(names[:_SHOWN])
+    reason = f"is no index of shards of one kind, .safetensors or .bin: {listed}"
+    raise FormatError(path, reason, _AGAIN, code="CKPT502")
+
+
+def _shard_path(index: str, name: str) -> str:
+    """Return where the shard lies: a file of the index's folder, under a name without a way out of it."""
+    if name in ("", ".", "..") or any(char in "/\\:" or not char.isprintable() for char in name):
+        reason = f"names the shard {name!r}, which is not the name of a file in its folder"
+        raise FormatError(index, reason, "do not load it; ask where the index comes from", code="CKPT501")
+    folder = os.path.dirname(index) or "."
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        reason = f"names the shard {name!r}, which is not there"
+        raise FormatError(index, reason, f"download {name} into {folder}", code="CKPT501")
+    if not _within(os.path.realpath(path), os.path.realpath(folder)):
+        reason = f"names the shard {name!r}, a link to a file outside of its folder"
+        raise FormatError(index, reason, f"copy the file itself into {folder}", code="CKPT501")
+    return path
+
+
+def _within(path: str, folder: str) -> bool:
+    """Tell whether a resolved path lies in a folder, or in the store that a Hugging Face cache links to.
+
+    That cache fills ``models--NAME/snapshots/REVISION/`` with links into ``models--NAME/blobs/``.
+    """
+    repository, found, revision = folder.rpartition(f"{os.sep}snapshots{os.sep}")
+    allowed = {folder, os.path.join(repository, "blobs")} if found and revision else {folder}
+    return os.path.dirname(path) in allowed
+
+
+def _check_keys(path: str, weight_map: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> None:
+    """Check that every shard holds the keys that the index puts there, and no other."""
+    held = {name: dict.fromkeys(shard.manifest.keys()) for name, shard in shards.items()}
+    absent = [key for key, name in weight_map.items() if key not in held[name]]
+    if absent:
+        reason = f"puts {_listed(absent)} into {weight_map[absent[0]]}, which does not hold it"
+        raise FormatError(path, reason, _AGAIN, code="CKPT502")
+    for name, keys in held.items():
+        extra = [key for key in keys if weight_map.get(key) != name]
+        if extra:
+            place = weight_map.get(extra[0])
+            where = f"puts it into {place}" if place else "does not name it"
+            reason = f"does not fit {name}, which holds {_listed(extra)}: the index {where}"
+            raise FormatError(path, reason, _AGAIN, code="CKPT502")
+
+
+def _listed(keys: list[str]) -> str:
+    rest = f" and {len(keys) - 1:,} more" if len(keys) > 1 else ""
+    return f"{keys[0]!r}{rest}"
+
+
+def _merged(
+    source: ByteSource,
+    whole: str,
+    weight_map: Mapping[str, str],
+    shards: Mapping[str, Checkpoint],
+    stated: object,
+    wanted: str,
+) -> Checkpoint:
+    tensors: dict[str, TensorSpec] = {}
+    raw: dict[str, RawTensor] = {}
+    entries: dict[str, str] = {}
+    for key, name in weight_map.items():
+        shard = shards[name]
+        if key in shard.manifest.entries:
+            entries[key] = shard.manifest.entries[key]
+            continue
+        spec = shard.manifest[key]
+        storage = f"{name}:{spec.storage}" if spec.storage is not None else None
+        tensors[key] = replace(spec, storage=storage)
+        if key in shard.raw[shard.chosen.path]:
+            raw[key] = replace(shard.tensor(key), spec=tensors[key])
+    versions = {
+        module: version
+        for shard in shards.values()
+        for module, version in (shard.manifest.versions or {}).items()
+    }
+    manifest = Manifest(tensors, entries, versions or None, source=source.path)
+    only = Candidate("", "state_dict", manifest)
+    return Checkpoint(
+        source.path,
+        whole,
+        sum(shard.size for shard in shards.values()),
+        (only,),
+        choose((only,), wanted=wanted, subject=source.path),
+        {"": raw},
+        tuple(_globals(shards)),
+        details=_details(len(shards), stated, manifest.nbytes),
+    )
+
+
+def _globals(shards: Mapping[str, Checkpoint]) -> Iterator[Global]:
+    for name, shard in shards.items():
+        for found in shard.globals:
+            yield replace(found, member=f"{name}:{found.member}")
+
+
+def _details(shards: int, stated: object, actual: int) -> dict[str, str]:
+    details = {"shards": str(shards)}
+    if stated is not None:
+        details["total_size"] = str(stated)[:_SHOWN_CHARACTERS]
+        if stated != actual:
+            details["total_size_actual"] = str(actual)
+    return details
