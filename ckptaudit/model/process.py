@@ -1,0 +1,133 @@
+"""A model in a process of its own: started at once, asked later, ended for certain.
+
+The child (``child.py``) imports torch and the user's code, so that their prints, seeds and crashes stay
+out of this process. Requests and answers are lines of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+from ..errors import CkptauditError, ModelError, UsageError
+from ..manifest import Manifest
+from ..outcome import LoadOutcome
+from .spec import ModelSpec
+from .witness import LoadWitness, ModelFacts
+
+__all__ = ["ChildError", "LoadWitness", "ModelProcess", "open_model"]
+
+_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+_ERRORS = {"ModelError": ModelError, "UsageError": UsageError}
+
+
+def open_model(spec: ModelSpec) -> ModelProcess:
+    """Start building the model and return without waiting for it."""
+    return ModelProcess(spec)
+
+
+class ChildError(Exception):
+    """The traceback of the user's code in the child, as text: the cause of the error that is raised here."""
+
+
+class ModelProcess:
+    """The witness of a spec. The first question waits for the child, and raises what building raised."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._built: tuple[Manifest, ModelFacts] | CkptauditError | None = None
+        self._child = subprocess.Popen(
+            [sys.executable, _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        arguments = {name: repr(value) for name, value in spec.arguments.items()}
+        self._send([spec.text, spec.file, spec.module, spec.attribute, arguments, spec.usage])
+
+    @property
+    def manifest(self) -> Manifest:
+        """The description of the model's state dict. Raises ModelError or UsageError, every time."""
+        return self._answer()[0]
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Where the model came from. Raises as ``manifest`` does."""
+        return self._answer()[1]
+
+    def try_load(self, checkpoint: Manifest) -> LoadOutcome | str:
+        """Return what torch says to such a load, or why it cannot say: see ``trial.try_load``."""
+        self._answer()
+        self._send(checkpoint.to_json())
+        answer = self._receive()
+        return LoadOutcome.from_json(answer["outcome"]) if "outcome" in answer else str(answer["undecided"])
+
+    def close(self) -> None:
+        """End the child, whatever it does, and wait until it is gone."""
+        self._child.kill()
+        self._child.wait()
+        with suppress(OSError):  # what was still to be sent goes nowhere
+            self._child.stdin.close()  # type: ignore[union-attr]
+        self._child.stdout.close()  # type: ignore[union-attr]
+
+    def __enter__(self) -> ModelProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _answer(self) -> tuple[Manifest, ModelFacts]:
+        if self._built is None:
+            try:
+                answer = self._receive()
+                self._built = Manifest.from_json(answer["manifest"]), ModelFacts(**answer["facts"])
+            except CkptauditError as error:
+                self._built = error
+        if isinstance(self._built, CkptauditError):
+            raise self._built
+        return self._built
+
+    def _send(self, request: Any) -> None:
+        with suppress(OSError):  # the child is gone; reading its answer tells how
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
+            self._child.stdin.flush()  # type: ignore[union-attr]
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            line = self._child.stdout.readline()  # type: ignore[union-attr]
+        except BaseException:  # Ctrl-C above all: nobody is left to wait for the child
+            self.close()
+            raise
+        if not line.endswith(b"\n"):
+            raise self._death()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            error = _ERRORS[answer["error"]](answer["subject"], answer["reason"], answer["hint"])
+            error.__cause__ = ChildError("\n" + answer["traceback"])
+            raise error
+        return answer
+
+    def _death(self) -> ModelError:
+        """Say how a child that closed its end without an answer came to its end."""
+        try:
+            status = self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # it closed its end and lives on
+            self.close()
+            status = self._child.returncode
+        alone = self._spec.file or f'-c "import {self._spec.module}"'
+        return ModelError(
+            self._spec.text,
+            f"the process that builds the model {_ending(status)}",
+            f"run its code on its own to see why: python -X faulthandler {alone}",
+        )
+
+
+def _ending(status: int) -> str:
+    """Say how a process ended, from its return code."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    import signal
+
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was killed by {names.get(-status, f'signal {-status}')}"
