@@ -6,7 +6,7 @@ Names are torch's without the ``torch.`` prefix. Widths and exponent ranges foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .records import dataclass
 from typing import Literal
 
 Kind = Literal["bool", "int", "uint", "float", "complex", "quantized", "bits"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from .records import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from .records import dataclass, field, replace
 from math import prod
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from .dtypes import DTYPES
 from .errors import UsageError
+from .json_text import to_lines
 
 SCHEMA = "ckptaudit.manifest/1"
 
@@ -141,10 +142,10 @@ class Manifest:
     def __getitem__(self, key: str) -> TensorSpec:
         return self.tensors[key]
 
-    def keys(self) -> Iterator[str]:
-        """Iterate over every key of the state dict: tensors, then the other entries."""
-        yield from self.tensors
-        yield from self.entries
+    @property
+    def all_keys(self) -> tuple[str, ...]:
+        """Every key of the state dict: those of tensors, then those of the other entries."""
+        return (*self.tensors, *self.entries)
 
     def ties(self) -> list[tuple[str, ...]]:
         """Return the groups of two or more keys that name the same elements of the same memory."""
@@ -229,8 +230,8 @@ class Manifest:
         """Read a manifest file. Raises UsageError where it is unreadable or no manifest."""
         name = os.fspath(path)
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            data = json.loads(text, object_pairs_hook=_no_duplicates)
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file, object_pairs_hook=_no_duplicates)
         except OSError as error:
             raise UsageError(name, f"cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
@@ -239,25 +240,20 @@ class Manifest:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, one tensor a line, through a temporary file beside ``path``."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        folder, name = os.path.split(os.fspath(path))
+        temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(self.dumps(), encoding="utf-8")
-            temporary.replace(target)
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(self.dumps())
+            os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UsageError(str(target), f"cannot be written: {error.strerror}") from None
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise UsageError(os.fspath(path), f"cannot be written: {error.strerror}") from None
 
     def dumps(self) -> str:
         """Return the JSON text: valid JSON, one tensor a line, so that diffs of it can be read."""
-        parts = []
-        for name, value in self.to_json().items():
-            if isinstance(value, list) and value:
-                rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in value)
-                parts.append(f"{json.dumps(name)}: [\n{rows}\n ]")
-            else:
-                parts.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
-        return "{" + ",\n ".join(parts) + "}\n"
+        return to_lines(self.to_json(), ascii_only=False)
 
     @classmethod
     def of(cls, model: Any) -> Manifest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from ..records import dataclass
 from typing import Any
 
 from ..manifest import Manifest, TensorSpec
@@ -61,10 +61,10 @@ class Alignment:
 def align(checkpoint: Manifest, model: Manifest) -> Alignment:
     """Compare two manifests by name and shape."""
     groups: dict[str, list[str]] = {"matched": [], "missing": [], "mismatched": [], "non_tensor": []}
-    for key in model.keys():
+    for key in model.all_keys:
         groups[_relation(key, checkpoint, model)].append(key)
-    present = set(model.keys())
-    unexpected = tuple(key for key in checkpoint.keys() if key not in present)
+    present = set(model.all_keys)
+    unexpected = tuple(key for key in checkpoint.all_keys if key not in present)
     return Alignment(
         checkpoint=checkpoint,
         model=model,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from ..records import dataclass
 from typing import Literal
 
 from ..keys import fold
@@ -168,7 +168,8 @@ def _readings(left: _Leftovers) -> Iterator[_Reading]:
             yield _Reading(Rename(f"{escape(before)}*", f"{escape(after)}*"), named, fitting, before, after)
     present = tuple(name for name in WRAPPERS if any(f".{name}." in f".{key}" for key in left.saved))
     inner = StripWrappers(present)
-    named = {key: inner.apply(key) for key in left.saved if inner.matches(key) and inner.apply(key) in left.wanted}
+    stripped = {key: inner.strip(key) for key in left.saved if inner.matches(key)}
+    named = {key: target for key, target in stripped.items() if target in left.wanted}
     if fitting := _fitting_pairs(left, named):
         yield _Reading(inner, named, fitting)
 
@@ -255,8 +256,7 @@ def _synonym_causes(left: _Leftovers) -> Iterator[Cause]:
         ends = [key for key in left.saved if key.endswith(f".{old}")]
         named = {key: key.removesuffix(old) + new for key in ends if key.removesuffix(old) + new in left.wanted}
         if fitting := _fitting_pairs(left, named):
-            explained = tuple((left.origin[source], target) for source, target in fitting.items())
-            yield Cause("rename", Rename(f"*.{old}", f"*.{new}"), _folded_rows(fitting.items()), explained)
+            yield _rename_cause(left, Rename(f"*.{old}", f"*.{new}"), fitting.items())
 
 
 def _rename_causes(left: _Leftovers) -> Iterator[Cause]:
@@ -265,9 +265,13 @@ def _rename_causes(left: _Leftovers) -> Iterator[Cause]:
     _pair_subtrees(left, pairs, _anywhere)
     _pair_subtrees(left, pairs, _same_index, least=MIN_BLOCK)
     _pair_subtrees(left, pairs, _same_parent)
-    for rule, members in _general_rules(pairs):
-        explained = tuple((left.origin[source], target) for source, target in members)
-        yield Cause("rename", rule, _folded_rows(members), explained)
+    for rule, members in _general_rules({source: pairs[source] for source in left.saved if source in pairs}):
+        yield _rename_cause(left, rule, members)
+
+
+def _rename_cause(left: _Leftovers, rule: Rename, members: Iterable[tuple[str, str]]) -> Cause:
+    explained = tuple((left.origin[source], target) for source, target in members)
+    return Cause("rename", rule, ((rule.source, rule.target, len(explained)),), explained)
 
 
 def _anywhere(_path: str) -> str:
@@ -341,7 +345,7 @@ def _keys_below(path: str, signature: Signature) -> set[str]:
     return {path + name for name, _ in signature}
 
 
-def _general_rules(pairs: Pairs) -> list[tuple[Rule, list[tuple[str, str]]]]:
+def _general_rules(pairs: Pairs) -> list[tuple[Rename, list[tuple[str, str]]]]:
     """Write pairs as few rules: whole modules as ``a.* -> b.*``, repeated ones with ``{i}``; safe to run in order."""
     changes: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for source, target in pairs.items():
@@ -349,7 +353,7 @@ def _general_rules(pairs: Pairs) -> list[tuple[Rule, list[tuple[str, str]]]]:
     templates: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for change in changes:
         templates[_template(*change)].append(change)
-    rules: list[tuple[Rule, list[tuple[str, str]]]] = []
+    rules: list[tuple[Rename, list[tuple[str, str]]]] = []
     for template, members in templates.items():
         sides = template if len(members) > 1 else members[0]
         rules.append((Rename(*sides), [pair for change in members for pair in changes[change]]))
@@ -374,7 +378,7 @@ def _template(before: str, after: str) -> tuple[str, str]:
     return before, after
 
 
-def _ordered(rules: list[tuple[Rule, list[tuple[str, str]]]]) -> list[tuple[Rule, list[tuple[str, str]]]]:
+def _ordered(rules: list[tuple[Rename, list[tuple[str, str]]]]) -> list[tuple[Rename, list[tuple[str, str]]]]:
     """Put a rule before those whose keys it would take once they are made; leave out rings of such rules."""
     remaining, ordered = list(rules), []
     while remaining:

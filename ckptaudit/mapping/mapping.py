@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from ..records import dataclass, replace
 
 from ..manifest import Manifest, TensorSpec
 from .rules import Rule, parse_rule
@@ -55,7 +55,7 @@ class KeyMapping:
         sources: dict[str, list[str]] = {}
         dropped = []
         used = [False] * len(self.rules)
-        for key in manifest.keys():
+        for key in manifest.all_keys:
             target = self._follow(key, used)
             if target is None:
                 dropped.append(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from ..records import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -156,6 +156,10 @@ class StripWrappers:
 
     def apply(self, key: str) -> str | None:
         """Return the key without the wrappers' segments."""
+        return self.strip(key)
+
+    def strip(self, key: str) -> str:
+        """As ``apply``: no key is ever dropped."""
         *modules, leaf = key.split(".")
         return ".".join([*(name for name in modules if name not in self.names), leaf])
 

@@ -1,0 +1,139 @@
+"""The one place that runs the steps: open both sides, align, look for causes, apply the rules, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from . import rules
+from .compare.align import Alignment, align
+from .compare.predict import predict
+from .errors import UsageError
+from .manifest import Manifest
+from .mapping.mapping import KeyMapping, Mapped
+from .outcome import LoadOutcome
+from .policy import MappingUse, Report, grade, verdict_of
+from .rules import Contract, Evidence
+from .sources import Source, is_model_like, open_source
+
+if TYPE_CHECKING:
+    from .mapping.infer import Proposal
+
+
+def diff(
+    model: Any,
+    checkpoint: Any,
+    *,
+    contract: str = "strict",
+    mapping: KeyMapping | Iterable[str] | None = None,
+    arguments: Sequence[str] = (),
+) -> Report:
+    """Compare a checkpoint with a model, or any two of model, checkpoint and manifest.
+
+    ``model`` and ``checkpoint`` are each a path (a checkpoint, ``FILE#inner``, a manifest), a model spec
+    (``model.py:Net``), an ``nn.Module``, a state dict, a Manifest or an open Checkpoint; given in the wrong order
+    they are swapped. ``mapping`` is applied to the checkpoint's keys first. Nothing is loaded into a live
+    model: torch's own load is tried on a twin on the meta device, and its word is the verdict.
+
+    Raises CkptauditError where a side cannot be opened.
+    """
+    if is_model_like(checkpoint) and not is_model_like(model):
+        model, checkpoint = checkpoint, model
+    chosen = parse_contract(contract)
+    given = mapping if isinstance(mapping, KeyMapping) else KeyMapping.parse(mapping or ())
+    usage = f"ckptaudit diff {{model}} {checkpoint}" if isinstance(checkpoint, str) else "ckptaudit diff {model} CHECKPOINT"
+    with ExitStack() as stack:
+        target = stack.enter_context(open_source(model, arguments, usage))
+        source = stack.enter_context(open_source(checkpoint))
+        return _report(source, target, given, chosen)
+
+
+def parse_contract(text: str) -> Contract:
+    """Return the contract of that name. Raises UsageError."""
+    try:
+        return Contract[text]
+    except KeyError:
+        raise UsageError(text, f"is no contract; choose one of {', '.join(Contract.__members__)}") from None
+
+
+def _report(source: Source, target: Source, given: KeyMapping, contract: Contract) -> Report:
+    raw, wanted = source.manifest, target.manifest
+    as_is = align(raw, wanted)
+    outcome_as_is, undecided = _judge(target, as_is)
+    evidence = _gather(source, target, given, (as_is, outcome_as_is, undecided))
+    findings = grade(rules.run(evidence), contract)
+    proposed = evidence.proposal.mapping.to_json() if evidence.proposal else []
+    use = MappingUse(tuple(given.to_json()), tuple(proposed)) if given.rules or proposed else None
+    return Report(
+        command="diff",
+        contract=contract,
+        verdict=verdict_of(findings),
+        checkpoint=source.side("checkpoint"),
+        model=target.side("model"),
+        alignment=as_is,
+        outcome_as_is=outcome_as_is,
+        outcome=evidence.outcome,
+        mapping=use,
+        findings=findings,
+        skipped_rules=_skipped(source, target),
+    )
+
+
+def _gather(
+    source: Source, target: Source, given: KeyMapping, first: tuple[Alignment, LoadOutcome, str]
+) -> Evidence:
+    """Apply the given mapping, look for a cause of what is left, and let the load judge each step."""
+    alignment, outcome, undecided = first
+    mapped: Mapped | None = None
+    if given.rules:
+        mapped = given.apply(alignment.checkpoint)
+        alignment = align(mapped.manifest, target.manifest)
+        outcome, undecided = _judge(target, alignment)
+    proposal = _propose(alignment, outcome)
+    final, final_outcome = alignment, outcome
+    origin = dict(mapped.origin) if mapped else {}
+    if proposal is not None:
+        step = proposal.mapping.apply(alignment.checkpoint)
+        final = align(step.manifest, target.manifest)
+        final_outcome, undecided = _judge(target, final)
+        origin = {key: origin.get(old, old) for key, old in step.origin.items()}
+    return Evidence(
+        as_is=alignment,
+        alignment=final,
+        outcome_as_is=outcome,
+        outcome=final_outcome,
+        missing=final_outcome.missing_keys,
+        unexpected=final_outcome.unexpected_keys,
+        checkpoint=source.checkpoint,
+        given=mapped,
+        proposal=proposal,
+        origin=origin,
+        undecided=undecided,
+    )
+
+
+def _propose(alignment: Alignment, outcome: LoadOutcome) -> Proposal | None:
+    if outcome.missing_keys and outcome.unexpected_keys:
+        from .mapping.infer import propose
+
+        return propose(alignment.checkpoint, alignment.model)
+    return None
+
+
+def _judge(target: Source, alignment: Alignment) -> tuple[LoadOutcome, str]:
+    """Ask torch where there is a model; otherwise, or where torch cannot say, predict."""
+    if target.witness is None:
+        return predict(alignment), ""
+    answer = target.witness.try_load(alignment.checkpoint)
+    return (predict(alignment), answer) if isinstance(answer, str) else (answer, "")
+
+
+def _skipped(source: Source, target: Source) -> tuple[str, ...]:
+    """Name the rules that this pair of inputs gives no evidence for."""
+    skipped = []
+    if source.checkpoint is None:
+        skipped += ["CKPT004", "CKPT005", "CKPT106"]
+    if target.witness is None:
+        skipped += ["CKPT408", "CKPT409"]
+    return tuple(sorted(skipped))

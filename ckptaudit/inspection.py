@@ -1,0 +1,89 @@
+"""What is in a file, as one value: the container, its candidate state dicts, and what is remarkable about it."""
+
+from __future__ import annotations
+
+import os
+from .records import dataclass
+from typing import Any
+
+from . import rules
+from .compare.align import align
+from .compare.predict import predict
+from .errors import FormatError
+from .formats import Candidate, Checkpoint, open_checkpoint
+from .manifest import Manifest
+from .policy import Graded, grade
+from .rules import Contract, Evidence, Finding
+from .rules.files import CHECKS
+
+SCHEMA = "ckptaudit.inspect/1"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One file. ``chosen`` is None where no state dict could be chosen; ``fault`` then says why."""
+
+    checkpoint: Checkpoint
+    chosen: Candidate | None
+    fault: FormatError | None
+    findings: tuple[Graded, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when the file keeps the contract ``open``."""
+        return not any(graded.level == "error" for graded in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form (schema ``ckptaudit.inspect/1``)."""
+        checkpoint = self.checkpoint
+        return {
+            "schema": SCHEMA,
+            "path": checkpoint.path,
+            "format": checkpoint.format,
+            "size": checkpoint.size,
+            "details": dict(checkpoint.details),
+            "candidates": [
+                {"path": c.path, "kind": c.kind, "tensors": len(c.manifest), "elements": c.manifest.numel}
+                for c in checkpoint.candidates
+            ],
+            "choice": self.chosen.path if self.chosen else None,
+            "fault": self.fault.reason if self.fault else None,
+            "siblings": dict(checkpoint.siblings),
+            "globals": [
+                {"name": g.name, "verdict": g.verdict, "member": g.member, "offset": g.offset}
+                for g in checkpoint.globals
+            ],
+            "manifest": self.chosen.manifest.to_json() if self.chosen else None,
+            "findings": [graded.to_json() for graded in self.findings],
+        }
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Read the structure of a checkpoint file; nothing in it is executed, no tensor is read.
+
+    A pickle that names refused globals is described all the same, with a finding. Raises CkptauditError where
+    the file cannot be read at all.
+    """
+    checkpoint = open_checkpoint(path, allow_refused=True)
+    chosen = checkpoint.choice if isinstance(checkpoint.choice, Candidate) else None
+    fault = checkpoint.choice if isinstance(checkpoint.choice, FormatError) else None
+    manifest = chosen.manifest if chosen else Manifest({})
+    itself = align(manifest, manifest)
+    outcome = predict(itself)
+    evidence = Evidence(itself, itself, outcome, outcome, (), (), checkpoint)
+    findings = [finding for check in CHECKS for finding in check(evidence)]
+    findings += _refused(checkpoint)
+    if fault is not None:
+        findings.append(Finding(rules.RULES[fault.code], data={"reason": fault.reason}))
+    return Inspection(checkpoint, chosen, fault, grade(findings, Contract.open))
+
+
+def _refused(checkpoint: Checkpoint) -> list[Finding]:
+    """One finding for the globals that are refused, one for those that are known to run code."""
+    findings = []
+    for verdict, code in (("dangerous", "CKPT702"), ("refused", "CKPT701")):
+        found = {item.name: item for item in checkpoint.globals if item.verdict == verdict}
+        if found:
+            where = ", ".join(f"{name} ({item.member}, byte {item.offset:,})" for name, item in sorted(found.items()))
+            findings.append(Finding(rules.RULES[code], data={"reason": f"the pickle names {where}"}))
+    return findings

@@ -1,0 +1,138 @@
+"""What a user may name for either side of a diff, opened: a checkpoint, a manifest, a model, live objects."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from .records import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+from .formats import Checkpoint, open_checkpoint
+from .manifest import SCHEMA, Manifest
+from .model.spec import looks_like_model_spec, parse_model_spec
+from .policy import Side
+from .words import binary_size
+
+if TYPE_CHECKING:
+    from .model.witness import LoadWitness
+
+
+@dataclass
+class Source:
+    """One opened side. ``checkpoint`` and ``witness`` are None where the source is no file, or no model.
+
+    The manifest of a model is awaited on first use: the process that builds it runs while a file is read.
+    """
+
+    name: str
+    kind: str
+    known: Manifest | None = None
+    checkpoint: Checkpoint | None = None
+    witness: LoadWitness | None = None
+    facts: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The description of the state dict; raises what building the model raised."""
+        if self.known is None:
+            assert self.witness is not None
+            self.known = self.witness.manifest
+        return self.known
+
+    def side(self, role: str) -> Side:
+        """Describe the source for the head of a report."""
+        manifest, checkpoint = self.manifest, self.checkpoint
+        if self.witness is not None:
+            built = self.witness.facts
+            line = f" (line {built.line})" if built.line else ""
+            self.name, self.facts = built.name + line, (f"built on {built.device}", built.note)
+        return Side(
+            role=role,
+            kind=self.kind,
+            name=self.name,
+            tensors=len(manifest),
+            elements=manifest.numel,
+            nbytes=manifest.nbytes,
+            facts=tuple(fact for fact in self.facts if fact),
+            choice=checkpoint.chosen.path if checkpoint else "",
+            siblings=checkpoint.siblings if checkpoint else {},
+            format=checkpoint.format if checkpoint else "",
+        )
+
+    def close(self) -> None:
+        """End the process of a model."""
+        if self.witness is not None:
+            self.witness.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_source(given: Any, arguments: Sequence[str] = (), usage: str = "ckptaudit diff {model} CHECKPOINT") -> Source:
+    """Open whatever was given: a path, a model spec, a Manifest, a Checkpoint, an ``nn.Module``, a state dict.
+
+    ``arguments`` are ``NAME=VALUE`` texts for the constructor of a model spec. Raises CkptauditError.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return _open_text(os.fspath(given), arguments, usage)
+    if arguments:
+        raise UsageError("--arg", "is given, and neither side is a model spec")
+    if isinstance(given, Manifest):
+        return Source(given.source or "manifest", "manifest", given)
+    if isinstance(given, Checkpoint):
+        return _of_checkpoint(given)
+    return _of_live(given)
+
+
+def is_model_like(given: Any) -> bool:
+    """Tell whether ``given`` names or is a model rather than a file or a state dict."""
+    if isinstance(given, (str, os.PathLike)):
+        return looks_like_model_spec(os.fspath(given))
+    return _is_module(given)
+
+
+def _open_text(text: str, arguments: Sequence[str], usage: str) -> Source:
+    if looks_like_model_spec(text):
+        from .model.process import open_model
+
+        return Source(text, "model", witness=open_model(parse_model_spec(text, arguments, usage)))
+    if arguments:
+        raise UsageError("--arg", f"is for a model spec, and {text} is none", "ckptaudit diff model.py:Net CHECKPOINT")
+    if is_manifest_file(text):
+        return Source(text, "manifest", Manifest.load(text))
+    return _of_checkpoint(open_checkpoint(text))
+
+
+def is_manifest_file(path: str) -> bool:
+    """Tell a manifest by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256).lstrip()
+    except OSError:
+        return False
+    return head.startswith(b"{") and SCHEMA.encode() in head
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> Source:
+    facts = (checkpoint.format, binary_size(checkpoint.size))
+    return Source(checkpoint.path, "checkpoint", checkpoint.manifest, checkpoint, facts=facts)
+
+
+def _of_live(given: Any) -> Source:
+    if _is_module(given):
+        from .model.live import LiveModel
+
+        return Source(type(given).__name__, "model", witness=LiveModel(given))
+    if isinstance(given, Mapping):
+        return Source("state dict", "state dict", Manifest.of(given))
+    raise UsageError(type(given).__name__, "is neither a path, a model, a state dict, a Checkpoint nor a Manifest")
+
+
+def _is_module(given: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(given, torch.nn.Module)

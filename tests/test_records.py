@@ -1,0 +1,101 @@
+"""The value classes behave like the standard library's on everything this package uses."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import pytest
+
+from ckptaudit import records
+
+KINDS = [dataclasses, records]
+
+
+def make(kind):
+    @kind.dataclass(frozen=True)
+    class Point:
+        x: int
+        y: int = 2
+        tags: dict[str, int] = kind.field(default_factory=dict)
+
+        @cached_property
+        def total(self):
+            return self.x + self.y
+
+    return Point
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+class TestBoth:
+    def test_construction_and_defaults(self, kind):
+        point = make(kind)
+        assert (point(1).x, point(1).y, point(1, y=5).y, point(x=1).tags) == (1, 2, 5, {})
+        assert point(1).tags is not point(1).tags
+        with pytest.raises(TypeError):
+            point()
+        with pytest.raises(TypeError):
+            point(1, z=3)
+
+    def test_equality_and_repr(self, kind):
+        point = make(kind)
+        first, second = point(1), point(1)
+        assert first.total == 3
+        assert first == second
+        assert first != point(2)
+        assert first != (1, 2, {})
+        assert repr(first).endswith("Point(x=1, y=2, tags={})")
+
+    def test_hash(self, kind):
+        @kind.dataclass(frozen=True)
+        class Pair:
+            a: int
+            b: tuple
+
+        assert hash(Pair(1, ())) == hash(Pair(1, ()))
+        assert len({Pair(1, ()), Pair(1, ()), Pair(2, ())}) == 2
+
+    def test_frozen_and_mutable(self, kind):
+        point = make(kind)(1)
+        for change in (lambda: setattr(point, "x", 3), lambda: delattr(point, "x"), lambda: setattr(point, "new", 1)):
+            with pytest.raises(AttributeError):
+                change()
+
+        @kind.dataclass
+        class Open:
+            a: int = 1
+
+        mutable = Open()
+        mutable.a = 4
+        assert mutable == Open(4)
+        with pytest.raises(TypeError):
+            hash(mutable)
+
+    def test_identity(self, kind):
+        @kind.dataclass(frozen=True, eq=False)
+        class Thing:
+            a: dict
+
+        thing = Thing({})
+        assert thing != Thing({})
+        assert hash(thing) == hash(thing)
+
+    def test_replace_and_post_init(self, kind):
+        @kind.dataclass(frozen=True)
+        class Even:
+            value: int
+
+            def __post_init__(self):
+                if self.value % 2:
+                    raise ValueError("odd")
+
+        assert kind.replace(Even(2), value=4) == Even(4)
+        with pytest.raises(ValueError, match="odd"):
+            kind.replace(Even(2), value=3)
+
+    def test_patterns_match_by_position(self, kind):
+        match make(kind)(7):
+            case object(x=7, y=2):
+                pass
+            case _:
+                raise AssertionError
