@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import FormatError, UsageError
+from ..records import replace
 from .base import DEFAULT_LIMITS, ByteSource, Candidate, Checkpoint, Limits, RawTensor
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "RawTensor",
     "open_checkpoint",
 ]
+
+_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
 def open_checkpoint(
@@ -33,7 +36,7 @@ def open_checkpoint(
         name = checkpoint_in(name)
     elif not os.path.exists(name):
         raise _missing(name)
-    return _read(ByteSource(name), wanted, limits, allow_refused)
+    return _with_name_fact(_read(ByteSource(name), wanted, limits, allow_refused))
 
 
 def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) -> Checkpoint:
@@ -47,9 +50,7 @@ def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) 
     if kind == "index":
         from .sharded import read_sharded
 
-        return read_sharded(
-            source, read_shard=_read, wanted=wanted, limits=limits, allow_refused=allow_refused
-        )
+        return read_sharded(source, read_shard=_read, wanted=wanted, limits=limits, allow_refused=allow_refused)
     if kind == "manifest":
         reason = "is a manifest: it describes a state dict and holds no tensors"
         raise FormatError(source.path, reason, f"ckptaudit manifest show {source.path}")
@@ -60,6 +61,15 @@ def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) 
     else:
         from .torch_tar import read_torch_tar as read
     return read(source, wanted=wanted, limits=limits, allow_refused=allow_refused)
+
+
+def _with_name_fact(checkpoint: Checkpoint) -> Checkpoint:
+    """Record where name and content disagree on whether it is safetensors: loaders go by the name."""
+    suffix = os.path.splitext(checkpoint.path)[1].lower()
+    if suffix not in _SUFFIXES or (suffix == ".safetensors") == (checkpoint.format == "safetensors"):
+        return checkpoint
+    fact = f"a {checkpoint.format} file under the name *{suffix}"
+    return replace(checkpoint, details={**checkpoint.details, "misnamed": fact})
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from ..errors import FormatError, UsageError
 from ..manifest import Manifest, TensorSpec
+from ..records import dataclass, field
 
 MIB = 1 << 20
 

@@ -83,8 +83,6 @@ def _kind(source: ByteSource, head: bytes, limits: Limits) -> Kind | None:
     if head[8:9] == b"{" and head[4:8] == bytes(4):
         return "safetensors"
     if head.startswith(b"PK\x03\x04"):
-        if _first_member(head).endswith(b".npy"):
-            raise _is_no_checkpoint(source, "a NumPy archive (.npz)", _NUMPY)
         return "torch-zip"
     if head.startswith(b"\x80") and _LEGACY_MAGIC in head[:_LEGACY_MAGIC_WITHIN]:
         return "torch-legacy"
@@ -99,11 +97,6 @@ def _kind_of_text(source: ByteSource, head: bytes, limits: Limits) -> Kind | Non
     if head[8:9] == b"{" and not _stranger_row(head):
         return "safetensors"  # with an impossible length, as its reader will say
     return None
-
-
-def _first_member(head: bytes) -> bytes:
-    length = int.from_bytes(head[26:28], "little")
-    return head[30 : 30 + length]
 
 
 def _is_tar(head: bytes) -> bool:
@@ -180,9 +173,7 @@ def _guess(source: ByteSource, head: bytes) -> FormatError:
     if source.size <= 8:
         return FormatError(source.path, f"ends early: it has {source.size} bytes", _AGAIN)
     begins = head[:8].hex(" ")
-    return FormatError(
-        source.path, f"is in no known checkpoint format: it begins with {begins}", _UNKNOWN_HINT
-    )
+    return FormatError(source.path, f"is in no known checkpoint format: it begins with {begins}", _UNKNOWN_HINT)
 
 
 def _stranger_row(head: bytes) -> _Stranger | None:
@@ -223,6 +214,4 @@ def _is_text(head: bytes) -> bool:
 def _is_no_checkpoint(source: ByteSource, what: str, hint: str) -> FormatError:
     from shlex import quote
 
-    return FormatError(
-        source.path, f"is {what}, not a checkpoint", hint.replace("{file}", quote(source.path))
-    )
+    return FormatError(source.path, f"is {what}, not a checkpoint", hint.replace("{file}", quote(source.path)))

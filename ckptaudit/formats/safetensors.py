@@ -22,6 +22,7 @@ _METADATA = "__metadata__"
 _FIELDS = ("dtype", "shape", "data_offsets")
 _MAX_BYTES = 1 << 63
 _MAX_DIGITS = 19  # a count below 2**63
+_SHOWN_DIGITS = 24
 _HINT = "the file is damaged or was not written by the safetensors library; get it again from its source"
 _CUT_HINT = "download or copy it again; this copy is incomplete"
 
@@ -118,7 +119,7 @@ def _parse(path: str, text: str) -> dict[str, object]:
     """Return the header, a JSON object: its text begins with a brace."""
 
     def number(digits: str) -> FormatError:
-        shown = digits if len(digits) <= _MAX_DIGITS else digits[: _MAX_DIGITS + 1] + "..."
+        shown = digits if len(digits) <= _SHOWN_DIGITS else digits[:_SHOWN_DIGITS] + "..."
         return _invalid(path, f"has a safetensors header with the number {shown}, where only counts can be")
 
     def integer(digits: str) -> int:
@@ -145,7 +146,7 @@ def _parse(path: str, text: str) -> dict[str, object]:
     except RecursionError:
         raise _invalid(path, "has a safetensors header that is nested too deeply") from None
     if isinstance(header, RepeatedKey):
-        raise _invalid(path, f"names the tensor {header.key!r} twice")
+        raise _invalid(path, f"names {header.key!r} twice")
     return header
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 from ..errors import FormatError
 from ..manifest import Manifest, TensorSpec
+from ..records import replace
 from .base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor
 from .choice import choose
 from .identify import identify
@@ -47,9 +47,7 @@ def read_sharded(
         shard = ByteSource(_shard_path(source.path, name))
         kind = identify(shard, limits)
         if kind not in parts:
-            reason = (
-                f"names the shard {name!r}, which is a {kind} file in an index of {whole.partition('-')[2]}"
-            )
+            reason = f"names the shard {name!r}, which is a {kind} file in an index of {whole.partition('-')[2]}"
             raise FormatError(source.path, f"{reason} files", _AGAIN, code="CKPT502")
         shards[name] = read_shard(shard, "", limits, allow_refused)
     _check_keys(source.path, weight_map, shards)
@@ -85,7 +83,7 @@ def _kinds(path: str, names: list[str]) -> tuple[str, tuple[str, ...]]:
         kinds = _SHARD_KINDS.get(suffixes.pop())
         if kinds:
             return kinds
-    listed = ", ".join(names[:_SHOWN])
+    listed = ", ".join(map(repr, names[:_SHOWN]))
     reason = f"is no index of shards of one kind, .safetensors or .bin: {listed}"
     raise FormatError(path, reason, _AGAIN, code="CKPT502")
 
@@ -111,14 +109,14 @@ def _within(path: str, folder: str) -> bool:
 
     That cache fills ``models--NAME/snapshots/REVISION/`` with links into ``models--NAME/blobs/``.
     """
-    repository, found, revision = folder.rpartition(f"{os.sep}snapshots{os.sep}")
-    allowed = {folder, os.path.join(repository, "blobs")} if found and revision else {folder}
+    repository, found, _ = folder.rpartition(f"{os.sep}snapshots{os.sep}")
+    allowed = {folder, os.path.join(repository, "blobs")} if found else {folder}
     return os.path.dirname(path) in allowed
 
 
 def _check_keys(path: str, weight_map: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> None:
     """Check that every shard holds the keys that the index puts there, and no other."""
-    held = {name: dict.fromkeys(shard.manifest.keys()) for name, shard in shards.items()}
+    held = {name: dict.fromkeys(shard.manifest.all_keys) for name, shard in shards.items()}
     absent = [key for key, name in weight_map.items() if key not in held[name]]
     if absent:
         reason = f"puts {_listed(absent)} into {weight_map[absent[0]]}, which does not hold it"
@@ -159,9 +157,7 @@ def _merged(
         if key in shard.raw[shard.chosen.path]:
             raw[key] = replace(shard.tensor(key), spec=tensors[key])
     versions = {
-        module: version
-        for shard in shards.values()
-        for module, version in (shard.manifest.versions or {}).items()
+        module: version for shard in shards.values() for module, version in (shard.manifest.versions or {}).items()
     }
     manifest = Manifest(tensors, entries, versions or None, source=source.path)
     only = Candidate("", "state_dict", manifest)

@@ -17,11 +17,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource, Limits
 from ckptaudit.formats.identify import identify
 from ckptaudit.manifest import Manifest
-from safetensors.torch import save_file
 
 AGAIN = "download or copy it again; this copy is incomplete"
 EXPORT = "use the checkpoint it was converted from, or convert it to safetensors with the tool that wrote it"
@@ -157,7 +158,6 @@ STRANGERS = {
     "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", is_no("a protobuf file, as ONNX models are"), EXPORT),
     "flax": (b"\x82\xa4step\x00\xa6params\x81", is_no("a msgpack file, as Flax checkpoints are"), EXPORT),
     "npy": (in_memory(lambda b: np.save(b, np.ones(2))), is_no("a NumPy array (.npy)"), NUMPY),
-    "npz": (npz(), is_no("a NumPy archive (.npz)"), NUMPY),
     "elf": (b"\x7fELF\2\1\1\0" + bytes(9), is_no("an ELF executable or library"), NO_WEIGHTS),
     "exe": (b"MZ\x90\0\3\0\0\0" + bytes(9), is_no("a Windows executable"), NO_WEIGHTS),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(9), is_no("a PNG image"), NO_WEIGHTS),

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ckptaudit
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
+import ckptaudit
 from ckptaudit.errors import FormatError, UsageError
 from ckptaudit.formats import DEFAULT_LIMITS, Candidate, Checkpoint, Limits, RawTensor, open_checkpoint
 from ckptaudit.manifest import Manifest
-from safetensors.torch import save_file
 
 WEIGHTS = {"w": torch.ones(2)}
 
@@ -94,6 +96,36 @@ def test_what_is_no_file_cannot_be_opened(tmp_path):
     assert error_of(tmp_path / "pipe", UsageError).reason == "is not a regular file"
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_numpy_archive_is_told_from_the_zip_of_torch(tmp_path, save):
+    save(tmp_path / "weights.npz", w=np.ones(2))
+    error = error_of(tmp_path / "weights.npz")
+    assert (error.code, error.reason) == ("CKPT001", "is a NumPy archive (.npz), not a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("name", "zipped", "fact"),
+    [
+        ("x.safetensors", True, "a torch-zip file under the name *.safetensors"),
+        ("x.safetensors", False, "a torch-legacy file under the name *.safetensors"),
+        ("x.pt", None, "a safetensors file under the name *.pt"),
+        ("x.bin", None, "a safetensors file under the name *.bin"),
+        ("x.PTH", None, "a safetensors file under the name *.pth"),
+        ("x.safetensors", None, None),
+        ("x.pt", True, None),
+        ("x.weights", True, None),
+        ("x", None, None),
+    ],
+)
+def test_a_name_that_loaders_go_by_and_that_is_wrong_is_a_fact(tmp_path, name, zipped, fact):
+    path = tmp_path / name
+    if zipped is None:
+        save_file(WEIGHTS, path)
+    else:
+        torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
+    assert open_checkpoint(path).details.get("misnamed") == fact
+
+
 def test_a_manifest_is_told_from_a_checkpoint(tmp_path):
     path = tmp_path / "model.manifest.json"
     Manifest({}).save(path)
@@ -114,9 +146,7 @@ class TestFolders:
         for name in ("x-1.safetensors", "x-2.safetensors"):
             save_file({name: torch.ones(1)}, tmp_path / name)
         index = tmp_path / "x.safetensors.index.json"
-        index.write_text(
-            '{"weight_map": {"x-1.safetensors": "x-1.safetensors", "x-2.safetensors": "x-2.safetensors"}}'
-        )
+        index.write_text('{"weight_map": {"x-1.safetensors": "x-1.safetensors", "x-2.safetensors": "x-2.safetensors"}}')
         assert open_checkpoint(tmp_path).path == str(index)
 
     def test_the_model_comes_before_what_training_left(self, tmp_path):

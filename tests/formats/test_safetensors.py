@@ -10,13 +10,14 @@ import tracemalloc
 
 import pytest
 import torch
-from ckptaudit.errors import FormatError, UsageError
-from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource, Limits
-from ckptaudit.formats.safetensors import read_safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from ckptaudit.errors import FormatError, UsageError
+from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource, Limits
+from ckptaudit.formats.safetensors import read_safetensors
 
 FILE_DTYPES = {  # every dtype name of the format: its width in bits
     **{"BOOL": 8, "F4": 4, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8},
@@ -173,10 +174,10 @@ REFUSED = {  # header JSON, and the sentence about it; every file has four bytes
     ),
     "digits": (
         b'{"a":' + entry(offsets="[0," + "9" * 5000 + "]") + b"}",
-        "has a safetensors header with the number 99999999999999999999..., where only counts can be",
+        "has a safetensors header with the number 999999999999999999999999..., where only counts can be",
     ),
-    "twice": (b'{"a":' + SCALAR + b',"a":' + SCALAR + b"}", "names the tensor 'a' twice"),
-    "metadata twice": (b'{"__metadata__":{},"__metadata__":{}}', "names the tensor '__metadata__' twice"),
+    "twice": (b'{"a":' + SCALAR + b',"a":' + SCALAR + b"}", "names 'a' twice"),
+    "metadata twice": (b'{"__metadata__":{},"__metadata__":{}}', "names '__metadata__' twice"),
     "metadata key twice": (b'{"__metadata__":{"k":"1","k":"2"}}', "names the metadata 'k' twice"),
     "metadata null": (b'{"__metadata__":null}', "has metadata that are no JSON object"),
     "metadata number": (b'{"__metadata__":{"k":1}}', "has the metadata 'k', which are no text"),
@@ -278,10 +279,20 @@ def test_a_header_longer_than_the_format_allows_is_refused(tmp_path):
         read(path, limits=Limits(safetensors_header_bytes=52))
     assert caught.value.code == "CKPT003"
     path.write_bytes(b"\xff" * 8 + b"{}")
-    with pytest.raises(
-        FormatError, match="header of 18,446,744,073,709,551,615 bytes, the limit is 100,000,000"
-    ):
+    with pytest.raises(FormatError, match="header of 18,446,744,073,709,551,615 bytes, the limit is 100,000,000"):
         read(path)
+
+
+def test_what_is_exactly_at_a_limit_is_read(tmp_path):
+    header = {"k" * 30: {"dtype": "U8", "shape": [1] * 5, "data_offsets": [0, 1]}}
+    limits = Limits(safetensors_header_bytes=len(json.dumps(header)), key_bytes=30, dimensions=5)
+    path = write(tmp_path / "x", header, b"1")
+    assert read(path, limits=limits).manifest["k" * 30].shape == (1,) * 5
+    assert_same_as_library(write(tmp_path / "y", {}))
+    numel = 10**18  # 19 digits, the most that a count may have
+    sparse = write(tmp_path / "z", {"w": {"dtype": "U8", "shape": [numel], "data_offsets": [0, numel]}})
+    with pytest.raises(FormatError, match="its tensors end at byte 1,000,000,000,000,000,"):
+        read(sparse)
 
 
 @pytest.mark.parametrize(
@@ -304,9 +315,7 @@ def test_a_cut_file_says_where_it_ends_and_where_it_should(tmp_path, keep, sente
 
 def test_every_truncation_is_a_format_error(tmp_path):
     path = tmp_path / "x.safetensors"
-    save_file(
-        {"a": torch.ones(3), "b": torch.ones(2, 2, dtype=torch.bfloat16)}, path, metadata={"format": "pt"}
-    )
+    save_file({"a": torch.ones(3), "b": torch.ones(2, 2, dtype=torch.bfloat16)}, path, metadata={"format": "pt"})
     whole = path.read_bytes()
     for keep in range(len(whole)):
         path.write_bytes(whole[:keep])
@@ -318,9 +327,7 @@ def test_every_truncation_is_a_format_error(tmp_path):
 @given(st.data())
 def test_whatever_the_library_rejects_is_rejected(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
-    save_file(
-        {"a": torch.ones(3), "b": torch.ones(2, 2).half(), "c": torch.zeros(0)}, path, metadata={"k": "v"}
-    )
+    save_file({"a": torch.ones(3), "b": torch.ones(2, 2).half(), "c": torch.zeros(0)}, path, metadata={"k": "v"})
     blob = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         index = data.draw(st.integers(0, len(blob) - 1))

@@ -7,9 +7,10 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from ckptaudit.errors import CkptauditError, FormatError
 from ckptaudit.formats import Limits, open_checkpoint
-from safetensors.torch import load_file, save_file
 
 AGAIN = "download the index and its shards again, from one place"
 ONE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(3, dtype=torch.bfloat16)}
@@ -27,9 +28,7 @@ def folder(tmp_path):
 
 
 def write_index(folder, weight_map, metadata=None, name="model.safetensors.index.json"):
-    index = (
-        {"weight_map": weight_map} if metadata is None else {"metadata": metadata, "weight_map": weight_map}
-    )
+    index = {"weight_map": weight_map} if metadata is None else {"metadata": metadata, "weight_map": weight_map}
     (folder / name).write_text(json.dumps(index))
     return folder / name
 
@@ -199,12 +198,12 @@ def test_a_key_in_two_shards_is_refused(folder):
         (
             '{"weight_map": {"a": "x.bin", "b": "x.safetensors"}}',
             "CKPT502",
-            "is no index of shards of one kind, .safetensors or .bin: x.bin, x.safetensors",
+            "is no index of shards of one kind, .safetensors or .bin: 'x.bin', 'x.safetensors'",
         ),
         (
             '{"weight_map": {"a": "x.pt"}}',
             "CKPT502",
-            "is no index of shards of one kind, .safetensors or .bin: x.pt",
+            "is no index of shards of one kind, .safetensors or .bin: 'x.pt'",
         ),
     ],
 )
@@ -218,14 +217,11 @@ def test_a_broken_index_says_what_is_broken(tmp_path, text, code, reason):
 def test_an_index_of_safetensors_takes_no_pickles(tmp_path):
     torch.save(ONE, tmp_path / FIRST)
     error = error_of(write_index(tmp_path, dict.fromkeys(ONE, FIRST)))
-    assert (
-        error.reason
-        == f"names the shard {FIRST!r}, which is a torch-zip file in an index of safetensors files"
-    )
+    assert error.reason == f"names the shard {FIRST!r}, which is a torch-zip file in an index of safetensors files"
     assert (error.code, error.hint) == ("CKPT502", AGAIN)
     (tmp_path / FIRST).rename(tmp_path / "x.bin")
     error = error_of(write_index(tmp_path, dict.fromkeys(ONE, "x.bin")))
-    assert error.reason == "is no index of shards of one kind, .safetensors or .bin: x.bin"
+    assert error.reason == "is no index of shards of one kind, .safetensors or .bin: 'x.bin'"
 
 
 def test_a_broken_shard_is_the_subject_of_its_own_error(folder):
