@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import ModelError, first_line
+from ..records import dataclass, replace
 from .describe import device_of
 from .spec import ModelSpec
 from .usercode import choose, closest, import_code, locate, resolve, traceback_hint
@@ -79,9 +79,7 @@ def _construct(make: Callable[..., Any], spec: ModelSpec) -> tuple[nn.Module, st
             reason = f"{label} raised {first_line(error)}"
             raise ModelError(spec.text, reason, traceback_hint(spec)) from error
     if not isinstance(result, nn.Module):
-        raise ModelError(
-            spec.text, f"{label} returned {_described(result)}", f"{_ALONE} {spec.command('build')}"
-        )
+        raise ModelError(spec.text, f"{label} returned {_described(result)}", f"{_ALONE} {spec.command('build')}")
     return result, device, note
 
 

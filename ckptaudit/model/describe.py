@@ -108,8 +108,7 @@ def _versions(metadata: Any) -> dict[str, int | None] | None:
     if not isinstance(metadata, Mapping):
         return None
     found = {
-        str(path): entry.get("version") if isinstance(entry, Mapping) else None
-        for path, entry in metadata.items()
+        str(path): entry.get("version") if isinstance(entry, Mapping) else None for path, entry in metadata.items()
     }
     return {path: version if type(version) is int else None for path, version in found.items()}
 

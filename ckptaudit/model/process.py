@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from typing import Any
@@ -38,11 +37,11 @@ class ModelProcess:
     """The witness of a spec. The first question waits for the child, and raises what building raised."""
 
     def __init__(self, spec: ModelSpec) -> None:
+        import subprocess  # 3 ms that a comparison of two files can do without
+
         self._spec = spec
         self._built: tuple[Manifest, ModelFacts] | CkptauditError | None = None
-        self._child = subprocess.Popen(
-            [sys.executable, _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._child = subprocess.Popen([sys.executable, _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         arguments = {name: repr(value) for name, value in spec.arguments.items()}
         self._send([spec.text, spec.file, spec.module, spec.attribute, arguments, spec.usage])
 
@@ -110,9 +109,11 @@ class ModelProcess:
 
     def _death(self) -> ModelError:
         """Say how a child that closed its end without an answer came to its end."""
+        from subprocess import TimeoutExpired
+
         try:
             status = self._child.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # it closed its end and lives on
+        except TimeoutExpired:  # it closed its end and lives on
             self.close()
             status = self._child.returncode
         alone = self._spec.file or f'-c "import {self._spec.module}"'

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import UsageError
+from ..records import dataclass, field, replace
 
 _FORMS = "write it as model.py, model.py:Net or package.module:factory"
 _USAGE = "ckptaudit diff {model} CHECKPOINT"

@@ -27,9 +27,8 @@ def try_load(module: nn.Module, checkpoint: Manifest) -> LoadOutcome | str:
 
     The load runs on a twin on the meta device, with the checkpoint's shapes, strides, dtypes and
     ``_metadata`` and without any values; the module, its hooks and the random number generator are left as
-    they are.
-    Messages and lists are torch's own. Returns a clause saying why where torch cannot say without the values:
-    where a load hook computes with them, or the module cannot be copied.
+    they are. Messages and lists are torch's own. Where torch cannot say without the values (a load hook
+    computes with them, the module cannot be copied) the answer is a clause that says why.
     """
     # torch warns of copies that do nothing on meta, and of sparse tensors whose values it did not check.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -43,9 +42,7 @@ def try_load(module: nn.Module, checkpoint: Manifest) -> LoadOutcome | str:
 def _load(twin: nn.Module, state: dict[str, Any]) -> LoadOutcome:
     heard: list[tuple[list[str], list[str], list[str]]] = []
 
-    def listen(
-        _module: Any, _state: Any, _prefix: Any, _metadata: Any, _strict: Any, *lists: list[str]
-    ) -> None:
+    def listen(_module: Any, _state: Any, _prefix: Any, _metadata: Any, _strict: Any, *lists: list[str]) -> None:
         heard.append((lists[0], lists[1], lists[2]))
 
     twin.register_load_state_dict_pre_hook(listen)
@@ -81,8 +78,7 @@ def _state_of(checkpoint: Manifest) -> dict[str, Any]:
         state[key] = _placeholder(kind)
     if isinstance(state, OrderedDict) and checkpoint.versions is not None:
         state._metadata = OrderedDict(  # type: ignore[attr-defined]
-            (path, {} if version is None else {"version": version})
-            for path, version in checkpoint.versions.items()
+            (path, {} if version is None else {"version": version}) for path, version in checkpoint.versions.items()
         )
     return state
 

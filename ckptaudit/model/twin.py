@@ -97,9 +97,7 @@ def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.layout is torch.strided and not tensor.is_quantized:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
     layout = str(tensor.layout).removeprefix("torch.")
-    return meta_tensor(
-        TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), layout=layout)
-    )
+    return meta_tensor(TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), layout=layout))
 
 
 def _memo_of(module: nn.Module) -> _Memo:

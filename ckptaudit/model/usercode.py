@@ -10,13 +10,13 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
 from torch import nn
 
 from ..errors import ModelError, first_line
+from ..records import dataclass
 from .spec import ModelSpec
 
 _ABSENT = object()
@@ -148,9 +148,7 @@ def _no_such_file(spec: ModelSpec, path: str) -> NoReturn:
         hint = "give the path of the file that defines the model, from the current folder"
         raise ModelError(spec.text, reason, hint)
     near = os.path.join(os.path.dirname(spec.location), near)
-    corrected = ModelSpec(
-        near, file=near, attribute=spec.attribute, arguments=spec.arguments, usage=spec.usage
-    )
+    corrected = ModelSpec(near, file=near, attribute=spec.attribute, arguments=spec.arguments, usage=spec.usage)
     raise ModelError(spec.text, f"{reason}; the closest is {near}", corrected.command())
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from ..manifest import Manifest
 from ..outcome import LoadOutcome
+from ..records import dataclass
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ModelFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form: the fields by name."""
-        return asdict(self)
+        names = ("name", "file", "line", "device", "note")
+        return {name: getattr(self, name) for name in names}
 
 
 class LoadWitness(Protocol):

@@ -47,9 +47,7 @@ MODULES = {
     "shared module": lambda: nn.ModuleDict(dict.fromkeys("ab", nn.Linear(2, 2))),
     "half channels last": lambda: nn.Conv2d(3, 4, 3).half().to(memory_format=torch.channels_last),
     "empty": nn.Sequential,
-    "float8": lambda: nn.ParameterList(
-        [nn.Parameter(torch.zeros(2).to(torch.float8_e4m3fn), requires_grad=False)]
-    ),
+    "float8": lambda: nn.ParameterList([nn.Parameter(torch.zeros(2).to(torch.float8_e4m3fn), requires_grad=False)]),
 }
 
 
@@ -62,9 +60,7 @@ def test_keys_and_their_order_are_those_of_state_dict(module):
     state = module.state_dict()
     manifest = manifest_of(module)
     assert list(manifest.tensors) == [key for key, value in state.items() if isinstance(value, torch.Tensor)]
-    assert list(manifest.entries) == [
-        key for key, value in state.items() if not isinstance(value, torch.Tensor)
-    ]
+    assert list(manifest.entries) == [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
 
 
 def test_tensors_look_as_torch_says(module):
@@ -143,9 +139,7 @@ def test_the_modules_own_hooks_are_heard():
 
 def test_what_a_hook_makes_up_is_a_plain_tensor():
     model = nn.Linear(2, 3)
-    model.register_state_dict_post_hook(
-        lambda _module, state, _prefix, _meta: state.update(made=torch.ones(1))
-    )
+    model.register_state_dict_post_hook(lambda _module, state, _prefix, _meta: state.update(made=torch.ones(1)))
     assert manifest_of(model)["made"].kind == "tensor"
 
 

@@ -24,8 +24,5 @@ def test_a_live_model():
 
 def test_the_device_is_that_of_the_tensors():
     assert LiveModel(nn.Linear(1, 1, device="meta")).facts.device == "meta"
-    assert (
-        LiveModel(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1, device="meta"))).facts.device
-        == "cpu and meta"
-    )
+    assert LiveModel(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1, device="meta"))).facts.device == "cpu and meta"
     assert LiveModel(nn.ReLU()).facts.device == "cpu"

@@ -137,17 +137,11 @@ def test_what_is_no_spec_is_a_usage_error(text):
 def test_commands_repeat_the_arguments_and_quote_for_a_shell():
     spec = parse_model_spec("my model.py", ["names=('a', 'b')"], "ckptaudit diff {model} runs/{best}.pth")
     assert spec.location == "my model.py"
-    assert (
-        spec.command()
-        == """ckptaudit diff 'my model.py' runs/{best}.pth --arg 'names=('"'"'a'"'"', '"'"'b'"'"')'"""
-    )
+    assert spec.command() == """ckptaudit diff 'my model.py' runs/{best}.pth --arg 'names=('"'"'a'"'"', '"'"'b'"'"')'"""
     assert spec.command("Net", n="10") == spec.command("Net") + " --arg n=10"
 
 
 def test_string_arguments_survive_in_commands():
     spec = parse_model_spec("model.py:Net", ["name='3'", "other=x"])
-    assert (
-        spec.command("Net")
-        == """ckptaudit diff model.py:Net CHECKPOINT --arg 'name='"'"'3'"'"'' --arg other=x"""
-    )
+    assert spec.command("Net") == """ckptaudit diff model.py:Net CHECKPOINT --arg 'name='"'"'3'"'"'' --arg other=x"""
     assert isinstance(spec, ModelSpec)
