@@ -1,0 +1,84 @@
+"""The files and commands that are measured, and how one process is measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+MAKE_FILES = """
+import sys, torch
+from pathlib import Path
+from torchvision.models import resnet50
+folder = Path(sys.argv[1])
+torch.save(resnet50().state_dict(), folder / "100MB.pth")
+layers = {f"layers.{i}.{name}.weight": torch.zeros(2048, 2048, dtype=torch.bfloat16) for i in range(32) for name in "qkvogud"}
+layers["embed.weight"] = torch.zeros(32000, 2048, dtype=torch.bfloat16)
+torch.save(layers, folder / "2GB.pth")
+"""
+
+MODEL = """
+from torch import nn
+from torchvision.models import resnet50
+
+
+def build_model() -> nn.Module:
+    model = resnet50()
+    model.fc = nn.Linear(2048, 10)
+    return model
+"""
+
+# What a `diff model.py` cannot do without: import torch and the model's module, build on the meta device.
+FLOOR = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import net
+with torch.device("meta"):
+    net.build_model()
+"""
+TORCH_META = "import sys, torch; torch.load(sys.argv[1], map_location='meta', weights_only=True)"
+
+
+class Usage(NamedTuple):
+    """One finished process: seconds on the clock, seconds of user and system time, MiB of peak memory."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+def make_files(folder):
+    """Write the checkpoints in a process of its own, so that torch's memory is not in ours."""
+    subprocess.run([sys.executable, "-c", MAKE_FILES, str(folder)], check=True)
+    (folder / "net.py").write_text(MODEL)
+
+
+def measure(command, expected=(0, 1)):
+    """Run a command to its end with its output thrown away."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with open(os.devnull, "r+b") as null:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode in expected, command
+    return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def ckptaudit(*arguments):
+    """Return the command line of the console script, without its wrapper."""
+    code = "import sys; from ckptaudit.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def python(code, *arguments):
+    """Return the command line that runs a piece of Python."""
+    return [sys.executable, "-c", code, *map(str, arguments)]
