@@ -10,8 +10,6 @@ from . import rules
 from .compare.align import Alignment, align
 from .compare.predict import predict
 from .errors import UsageError
-from .manifest import Manifest
-from .mapping.mapping import KeyMapping, Mapped
 from .outcome import LoadOutcome
 from .policy import MappingUse, Report, grade, verdict_of
 from .rules import Contract, Evidence
@@ -19,6 +17,7 @@ from .sources import Source, is_model_like, open_source
 
 if TYPE_CHECKING:
     from .mapping.infer import Proposal
+    from .mapping.mapping import KeyMapping, Mapped
 
 
 def diff(
@@ -41,12 +40,22 @@ def diff(
     if is_model_like(checkpoint) and not is_model_like(model):
         model, checkpoint = checkpoint, model
     chosen = parse_contract(contract)
-    given = mapping if isinstance(mapping, KeyMapping) else KeyMapping.parse(mapping or ())
+    given = _mapping(mapping)
     usage = f"ckptaudit diff {{model}} {checkpoint}" if isinstance(checkpoint, str) else "ckptaudit diff {model} CHECKPOINT"
     with ExitStack() as stack:
         target = stack.enter_context(open_source(model, arguments, usage))
         source = stack.enter_context(open_source(checkpoint))
         return _report(source, target, given, chosen)
+
+
+def _mapping(given: KeyMapping | Iterable[str] | None) -> KeyMapping | None:
+    """Read the mapping that was given; None where it has no rules, which needs none of the mapping code."""
+    if not given:
+        return None
+    from .mapping.mapping import KeyMapping
+
+    mapping = given if isinstance(given, KeyMapping) else KeyMapping.parse(given)
+    return mapping if mapping.rules else None
 
 
 def parse_contract(text: str) -> Contract:
@@ -57,14 +66,15 @@ def parse_contract(text: str) -> Contract:
         raise UsageError(text, f"is no contract; choose one of {', '.join(Contract.__members__)}") from None
 
 
-def _report(source: Source, target: Source, given: KeyMapping, contract: Contract) -> Report:
+def _report(source: Source, target: Source, given: KeyMapping | None, contract: Contract) -> Report:
     raw, wanted = source.manifest, target.manifest
     as_is = align(raw, wanted)
     outcome_as_is, undecided = _judge(target, as_is)
     evidence = _gather(source, target, given, (as_is, outcome_as_is, undecided))
     findings = grade(rules.run(evidence), contract)
     proposed = evidence.proposal.mapping.to_json() if evidence.proposal else []
-    use = MappingUse(tuple(given.to_json()), tuple(proposed)) if given.rules or proposed else None
+    used = given.to_json() if given else []
+    use = MappingUse(tuple(used), tuple(proposed)) if used or proposed else None
     return Report(
         command="diff",
         contract=contract,
@@ -81,12 +91,12 @@ def _report(source: Source, target: Source, given: KeyMapping, contract: Contrac
 
 
 def _gather(
-    source: Source, target: Source, given: KeyMapping, first: tuple[Alignment, LoadOutcome, str]
+    source: Source, target: Source, given: KeyMapping | None, first: tuple[Alignment, LoadOutcome, str]
 ) -> Evidence:
     """Apply the given mapping, look for a cause of what is left, and let the load judge each step."""
     alignment, outcome, undecided = first
     mapped: Mapped | None = None
-    if given.rules:
+    if given is not None:
         mapped = given.apply(alignment.checkpoint)
         alignment = align(mapped.manifest, target.manifest)
         outcome, undecided = _judge(target, alignment)

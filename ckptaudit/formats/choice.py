@@ -9,7 +9,7 @@ from .base import Candidate
 
 _WELL_KNOWN = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params"})
 # Averaged copies and training state lie beside the weights; nobody means them unless asked.
-_SECONDARY = re.compile(r"(?:^|[._])(?:ema|swa|optim\w*|callbacks)(?:[._]|$)|averag", re.IGNORECASE)
+_SECONDARY = r"(?i)(?:^|[._])(?:ema|swa|optim\w*|callbacks)(?:[._]|$)|averag"
 
 
 def choose(candidates: tuple[Candidate, ...], *, wanted: str, subject: str) -> Candidate | FormatError:
@@ -26,7 +26,9 @@ def choose(candidates: tuple[Candidate, ...], *, wanted: str, subject: str) -> C
     pool = [c for c in candidates if c.kind in ("state_dict", "module")]
     if not pool:
         return _none(candidates, subject)
-    pool = [c for c in pool if not _SECONDARY.search(c.path)] or pool
+    if len(pool) == 1:
+        return pool[0]
+    pool = [c for c in pool if not re.search(_SECONDARY, c.path)] or pool
     pool = [c for c in pool if not any(_inside(c, other) for other in pool)]
     top = next((c for c in pool if not c.path), None)
     if top and _mainly_tensors(top) and all(_count(top) >= _count(c) for c in pool):

@@ -18,7 +18,7 @@ _HEAD = 4096
 _TAR_BLOCK = 512
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # torch.serialization.MAGIC_NUMBER
 _LEGACY_MAGIC_WITHIN = 32  # PROTO, a FRAME and LONG1 come before it
-_TEXT_PICKLE = re.compile(rb"\((?:[dl]p|[ci]\w)|c[\w.]+\n[\w.]+\n|[IF]-?\d|S['\"]|[\]}]q")
+_TEXT_PICKLE = rb"\((?:[dl]p|[ci]\w)|c[\w.]+\n[\w.]+\n|[IF]-?\d|S['\"]|[\]}]q"
 _ZIP_END = b"PK\x05\x06"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _AGAIN = "download or copy it again; this copy is incomplete"
@@ -200,7 +200,7 @@ def _ends_like_zip(source: ByteSource) -> bool:
 def _is_pickle(source: ByteSource, head: bytes) -> bool:
     if head[:1] == b"\x80" and 2 <= head[1:2].ljust(1, b"\0")[0] <= 5:
         return True
-    return _TEXT_PICKLE.match(head) is not None and source.read(source.size - 1, 1) == b"."
+    return re.match(_TEXT_PICKLE, head) is not None and source.read(source.size - 1, 1) == b"."
 
 
 def _is_text(head: bytes) -> bool:

@@ -12,7 +12,7 @@ from .modules import assemble
 from .nodes import Call
 from .rebuild import Rebuilder
 
-_CLASS = re.compile(r"^class (\w+)\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n", re.MULTILINE)
+_CLASS = r"(?m)^class (\w+)\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n"
 
 
 def declared_state(code: str, module: str) -> dict[str, frozenset[str]]:
@@ -22,7 +22,7 @@ def declared_state(code: str, module: str) -> dict[str, frozenset[str]]:
     """
     return {
         f"{module}.{name}": frozenset(re.findall(r'"([^"]*)"', parameters + buffers))
-        for name, parameters, buffers in _CLASS.findall(code)
+        for name, parameters, buffers in re.findall(_CLASS, code)
     }
 
 

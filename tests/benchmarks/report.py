@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from workload import FLOOR, ROOT, TORCH_META, ckptaudit, make_files, measure, python
+from workload import FLOOR, FLOOR_WITHOUT_TEARDOWN, ROOT, TORCH_META, ckptaudit, make_files, measure, python
 
 ROUNDS = 15
 TARGET = ROOT / "docs" / "performance.md"
@@ -28,9 +28,14 @@ def rows(folder):
         yield f"`diff` {size} {size}", ckptaudit("diff", file, file, *json), "`python -c pass`", bare, ROUNDS, 5.0
         yield f"`inspect` {size}, table", ckptaudit("inspect", file), "`python -c pass`", bare, ROUNDS, None
         yield f"`inspect` {size}", ckptaudit("inspect", file, *json), "`torch.load(map_location='meta')`", meta, 7, None
+    large = folder / "100GB.safetensors"
+    yield "`inspect` 100GB (sparse)", ckptaudit("inspect", large, *json), "`python -c pass`", bare, ROUNDS, 5.0
+    yield "`diff` 100GB 100GB (sparse)", ckptaudit("diff", large, large, *json), "`python -c pass`", bare, ROUNDS, 5.0
     diff = ckptaudit("diff", f"{folder / 'net.py'}", folder / "100MB.pth")
     floor = python(FLOOR, folder)
     yield "`diff model.py` 100MB", diff, "import torch and the model, build on meta", floor, 9, 1.15
+    floor = python(FLOOR_WITHOUT_TEARDOWN, folder)
+    yield "`diff model.py` 100MB", diff, "the same, ended by os._exit", floor, 9, 1.15
     yield "`--help`", ckptaudit("--help"), "`python -c pass`", bare, ROUNDS, None
 
 

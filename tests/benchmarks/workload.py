@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -42,6 +43,7 @@ import net
 with torch.device("meta"):
     net.build_model()
 """
+FLOOR_WITHOUT_TEARDOWN = FLOOR + "import os; os._exit(0)"
 TORCH_META = "import sys, torch; torch.load(sys.argv[1], map_location='meta', weights_only=True)"
 
 
@@ -57,6 +59,20 @@ def make_files(folder):
     """Write the checkpoints in a process of its own, so that torch's memory is not in ours."""
     subprocess.run([sys.executable, "-c", MAKE_FILES, str(folder)], check=True)
     (folder / "net.py").write_text(MODEL)
+    make_sparse(folder / "100GB.safetensors", tensors=800, rows=8192)
+
+
+def make_sparse(path, tensors, rows):
+    """Write a safetensors file whose data are one hole: the size of a large model without its bytes."""
+    size = rows * rows * 2
+    header = {
+        f"layers.{i}.weight": {"dtype": "BF16", "shape": [rows, rows], "data_offsets": [i * size, (i + 1) * size]}
+        for i in range(tensors)
+    }
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + tensors * size)
 
 
 def measure(command, expected=(0, 1)):
@@ -75,7 +91,7 @@ def measure(command, expected=(0, 1)):
 
 def ckptaudit(*arguments):
     """Return the command line of the console script, without its wrapper."""
-    code = "import sys; from ckptaudit.cli import main; sys.exit(main())"
+    code = "import sys; from ckptaudit.cli import command; sys.exit(command())"
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
