@@ -41,7 +41,9 @@ def diff(
         model, checkpoint = checkpoint, model
     chosen = parse_contract(contract)
     given = _mapping(mapping)
-    usage = f"ckptaudit diff {{model}} {checkpoint}" if isinstance(checkpoint, str) else "ckptaudit diff {model} CHECKPOINT"
+    usage = (
+        f"ckptaudit diff {{model}} {checkpoint}" if isinstance(checkpoint, str) else "ckptaudit diff {model} CHECKPOINT"
+    )
     with ExitStack() as stack:
         target = stack.enter_context(open_source(model, arguments, usage))
         source = stack.enter_context(open_source(checkpoint))

@@ -67,6 +67,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     checkpoint = open_checkpoint(path, allow_refused=True)
     chosen = checkpoint.choice if isinstance(checkpoint.choice, Candidate) else None
     fault = checkpoint.choice if isinstance(checkpoint.choice, FormatError) else None
+    if fault is not None and os.fspath(path).startswith(f"{checkpoint.path}#"):
+        raise fault  # what was asked for is not there
     manifest = chosen.manifest if chosen else Manifest({})
     itself = align(manifest, manifest)
     outcome = predict(itself)

@@ -222,17 +222,13 @@ def _merge_axes(rows: list[tuple[str, ...]], axes: Iterable[int]) -> list[_Box]:
         merged: dict[_Box, list[str]] = {}
         for box in boxes:
             merged.setdefault(box[:axis] + box[axis + 1 :], []).extend(box[axis])
-        boxes = [
-            (*rest[:axis], tuple(sorted(values, key=int)), *rest[axis:]) for rest, values in merged.items()
-        ]
+        boxes = [(*rest[:axis], tuple(sorted(values, key=int)), *rest[axis:]) for rest, values in merged.items()]
     return boxes
 
 
 def _segments(skeleton: tuple[tuple[str | None, ...], ...], box: _Box) -> tuple[_Segment, ...]:
     numbers = iter(box)
-    return tuple(
-        tuple(_single(next(numbers)) if token is None else token for token in segment) for segment in skeleton
-    )
+    return tuple(tuple(_single(next(numbers)) if token is None else token for token in segment) for segment in skeleton)
 
 
 def _single(alternatives: tuple[str, ...]) -> Part:

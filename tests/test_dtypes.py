@@ -47,7 +47,19 @@ VALUES = {
     "float": [0.0, 1.0, 1.0 + 2**-7, 1.0 + 2**-10, 1.0 + 2**-23, 1.0 + 2**-52, 2.0**-133, 2.0**-24, 3e38, 6e4, 448.0],
     "int": [0, 1, 127, 255, 2**11 + 1, 2**24 + 1, 2**31 - 1, 2**53 + 1],
 }
-CASTABLE = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64"]
+CASTABLE = [
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",
+]
 
 
 @pytest.mark.parametrize("target", CASTABLE)

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from ckptaudit.errors import UsageError
 from ckptaudit.keys import KeyPattern, fold, natural_key
 
-NAMES = st.sampled_from(["conv1", "bn2", "layer4", "weight", "bias", "0", "1", "12", "007", "a b", "", "x{", "*", "1..4"])
+NAMES = st.sampled_from(
+    ["conv1", "bn2", "layer4", "weight", "bias", "0", "1", "12", "007", "a b", "", "x{", "*", "1..4"]
+)
 KEYS = st.one_of(
     st.lists(NAMES, min_size=1, max_size=4).map(".".join),
     st.text(alphabet="ab.1203{},*\\é ", max_size=8),
@@ -42,7 +44,9 @@ def test_a_pattern_matches_nothing_else(keys, other):
 
 
 def test_indices_fold_where_the_sets_agree():
-    keys = [f"layer{i}.{j}.bn{k}.{leaf}" for i in (1, 2) for j in (0, 1, 2) for k in (1, 2) for leaf in ("weight", "bias")]
+    keys = [
+        f"layer{i}.{j}.bn{k}.{leaf}" for i in (1, 2) for j in (0, 1, 2) for k in (1, 2) for leaf in ("weight", "bias")
+    ]
     assert texts(keys) == ["layer{1,2}.{0..2}.bn{1,2}.{bias,weight}"]
 
 
@@ -76,7 +80,12 @@ def test_real_models_fold_to_a_screen(name, most):
 
 
 def test_a_hundred_thousand_keys_fold_in_seconds():
-    keys = [f"layers.{i}.experts.{j}.{part}.weight" for i in range(100) for j in range(250) for part in ("w1", "w2", "w3", "gate")]
+    keys = [
+        f"layers.{i}.experts.{j}.{part}.weight"
+        for i in range(100)
+        for j in range(250)
+        for part in ("w1", "w2", "w3", "gate")
+    ]
     assert texts(keys) == ["layers.{0..99}.experts.{0..249}.{gate,w1,w2,w3}.weight"] or len(texts(keys)) <= 2
 
 
@@ -118,4 +127,9 @@ def test_a_star_cannot_be_listed():
 
 
 def test_natural_order():
-    assert sorted(["layer10", "layer9", "layer1.10", "layer1.2"], key=natural_key) == ["layer1.2", "layer1.10", "layer9", "layer10"]
+    assert sorted(["layer10", "layer9", "layer1.10", "layer1.2"], key=natural_key) == [
+        "layer1.2",
+        "layer1.10",
+        "layer9",
+        "layer10",
+    ]

@@ -25,7 +25,9 @@ class Rule(Protocol):
         ...
 
 
-_TOKEN = re.compile(r"\\(?P<escaped>.)|(?P<star>\*)|\{(?P<name>[a-z])(?P<offset>[+-]\d{1,9})?\}|(?P<brace>[{}])", re.DOTALL)
+_TOKEN = re.compile(
+    r"\\(?P<escaped>.)|(?P<star>\*)|\{(?P<name>[a-z])(?P<offset>[+-]\d{1,9})?\}|(?P<brace>[{}])", re.DOTALL
+)
 _EXAMPLE = "write FROM -> TO, as in 'module.* -> *' or 'blocks.{i}.* -> layers.{i+1}.*'"
 
 

@@ -1,0 +1,219 @@
+"""The command line: arguments -> one command -> an exit status. A command's code is imported when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ..errors import CkptauditError
+from .streams import terminal_width, write, write_error
+
+CONTRACTS = ("open", "partial", "strict", "exact", "resume")
+FORMATS = ("table", "concise", "json")
+
+_EXIT = """exit status: 0 the contract is kept, 1 it is broken, 2 it could not be (fully) checked"""
+
+_MAIN = """examples:
+  ckptaudit diff model.py resnet50.pth          does this file load into that model?
+  ckptaudit inspect resnet50.pth                what is in this file?
+  ckptaudit explain CKPT201                     what does this finding mean?
+"""
+_DIFF = """examples:
+  ckptaudit diff model.py resnet50.pth
+  ckptaudit diff model.py:Net run/last.ckpt --arg num_classes=10
+  ckptaudit diff torchvision.models:resnet50 'gan.pth#generator' --map 'module.* -> *'
+  ckptaudit diff old.safetensors new.safetensors --format json
+
+A model is FILE.py, FILE.py:NAME or PACKAGE.MODULE:NAME; a checkpoint is a file, a folder with an index, or
+FILE#PATH for a state dict inside it; a manifest stands for either.
+"""
+_INSPECT = """examples:
+  ckptaudit inspect resnet50.pth
+  ckptaudit inspect 'last.ckpt#optimizer' --format json
+"""
+_MANIFEST = """examples:
+  ckptaudit manifest write model.py:Net -o net.manifest.json
+  ckptaudit manifest show resnet50.pth
+"""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the reports; argparse's own way to the width imports shutil on every run."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=terminal_width(None))
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with this program's error sentence, and without abbreviated options."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", _Help)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        write(sys.stderr, f"ckptaudit: error: arguments: {message}\nhint: {self.prog} --help\n")
+        raise SystemExit(2)
+
+
+class _Rule(argparse.Action):
+    """Collect --map and --drop in the order in which they were written: later rules see the earlier ones' names."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        line = f"drop {values}" if option == "--drop" else values
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), line])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command."""
+    parser = _Parser(
+        prog="ckptaudit",
+        description="Know what a checkpoint does to your model before you load it. Nothing in a file is ever executed.",
+        epilog=f"{_MAIN}\n{_EXIT}",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="ckptaudit")
+    _add_diff(commands)
+    _add_inspect(commands)
+    _add_manifest(commands)
+    _add_explain(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, summary: str, epilog: str, formats: Sequence[str] = ()) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"{epilog}\n{_EXIT}"
+    )
+    if formats:
+        parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
+    parser.add_argument("--width", type=_positive, metavar="N", help="columns; default: the terminal's, at most 100")
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: auto")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show notes and every row")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 40:
+        raise argparse.ArgumentTypeError("at least 40 columns")
+    return value
+
+
+def _add_diff(commands: Any) -> None:
+    parser = _add(commands, "diff", "compare a checkpoint with a model, or any two of them", _DIFF, FORMATS)
+    parser.add_argument("model", metavar="MODEL", help="a model, a manifest, or a checkpoint")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a manifest")
+    parser.add_argument("--contract", choices=CONTRACTS, default="strict", help="what has to hold; default: strict")
+    parser.add_argument(
+        "--map", dest="rules", action=_Rule, metavar="'FROM -> TO'", help="rename checkpoint keys first; repeatable"
+    )
+    parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
+    _add_arguments(parser)
+    parser.add_argument(
+        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
+    )
+    parser.add_argument("--exit-zero", action="store_true", help="exit 0 where the contract is broken")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--arg", action="append", default=[], metavar="NAME=VALUE", help="an argument of the model's constructor"
+    )
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _add(commands, "inspect", "show what is in a checkpoint file", _INSPECT, ("table", "json"))
+    parser.add_argument("files", nargs="+", metavar="FILE")
+
+
+def _add_manifest(commands: Any) -> None:
+    parser = commands.add_parser(
+        "manifest",
+        help="write or show the committed description of a model or checkpoint",
+        epilog=_MANIFEST,
+    )
+    actions = parser.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=_Parser, prog="ckptaudit manifest"
+    )
+    write_parser = _add(actions, "write", "write the manifest of a model or checkpoint", _MANIFEST)
+    write_parser.add_argument("source", metavar="SOURCE")
+    write_parser.add_argument("-o", "--output", required=True, metavar="FILE")
+    _add_arguments(write_parser)
+    show = _add(actions, "show", "show a manifest, one tensor a line", _MANIFEST, ("text", "json"))
+    show.add_argument("source", metavar="SOURCE")
+    _add_arguments(show)
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _add(commands, "explain", "explain a rule, or list all rules", "examples:\n  ckptaudit explain CKPT103\n")
+    parser.add_argument("rule", nargs="?", metavar="RULE", help="a code (CKPT201) or a name (shape-mismatch)")
+
+
+def command() -> NoReturn:
+    """Run as the console script does: ``main``, and then no teardown.
+
+    Collecting garbage and taking the interpreter apart are an eighth of a short command's time, and nothing is left
+    that would need them.
+    """
+    import gc
+    import os
+
+    gc.set_threshold(100_000)
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; every failure ends as a sentence on standard error."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.version:
+        from .. import __version__
+
+        write(sys.stdout, f"ckptaudit {__version__}\n")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return _run(options)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except KeyboardInterrupt:
+        write(sys.stderr, "ckptaudit: interrupted\n")
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    command = import_module(f".{options.command}", __name__)
+    try:
+        status: int = command.run(options)
+        return status
+    except CkptauditError as error:
+        if options.debug:
+            raise
+        write_error(error)
+    except Exception as error:
+        if options.debug or isinstance(error, BrokenPipeError):
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        write_error(CkptauditError("internal error", what, "run it again with --debug and report the traceback"))
+    return 2
+
+
+def _silence_stdout() -> None:
+    """Point standard output at nothing: the interpreter's last flush would fail again."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,25 @@
+"""Report -> text. One format per file; nothing here filters, reads or writes anything."""
+
+from __future__ import annotations
+
+from ..policy import Report
+
+FORMATS = ("table", "concise", "json")
+
+
+def render(report: Report, form: str, width: int = 100, verbose: bool = False) -> str:
+    """Return ``report`` in the format named ``form``, lines ended by newlines.
+
+    ``width`` (columns) and ``verbose`` (notes, all rows) matter to the table alone.
+    """
+    if form == "json":
+        from .json import render_json
+
+        return render_json(report.to_json())
+    if form == "concise":
+        from .concise import render_concise
+
+        return render_concise(report)
+    from .table import render_table
+
+    return render_table(report, width, verbose)

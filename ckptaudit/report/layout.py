@@ -1,0 +1,59 @@
+"""Layout that several formats share: folded rows and wrapped lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..keys import fold
+from ..rules import Finding
+
+
+def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
+    """Return a finding's rows with equal values and keys of one shape folded; the last cell counts tensors."""
+    columns = len(finding.rule.columns)
+    if finding.rows and len(finding.rows[0]) > columns:
+        return list(finding.rows)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for key, *values in finding.rows:
+        groups.setdefault(tuple(values), []).append(key)
+    return [
+        (str(pattern), *values, f"{sum(1 for _ in pattern.expand()):,}")
+        for values, keys in groups.items()
+        for pattern in fold(keys)
+    ]
+
+
+def wrap(text: str, width: int, indent: str = "", hanging: str = "") -> list[str]:
+    """Break a sentence into lines of at most ``width`` columns at blanks; longer words break at dots and commas."""
+    return wrap_words(text.split(" "), width, indent, hanging)
+
+
+_OPTION = re.compile(r"--\S+ '[^']*'|\S+")
+
+
+def wrap_command(text: str, width: int, indent: str = "", hanging: str = "") -> list[str]:
+    """Break a line of command-line options, leaving each option whole with its quoted value."""
+    return wrap_words(_OPTION.findall(text), width, indent, hanging)
+
+
+def wrap_words(words: Iterable[str], width: int, indent: str, hanging: str) -> list[str]:
+    """Set words into lines of at most ``width`` columns, the first after ``indent``, the rest after ``hanging``."""
+    lines, line = [], indent
+    for word in (piece for word in words for piece in break_word(word, width - len(hanging))):
+        start = line == indent or line == hanging
+        if not start and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line, start = hanging, True
+        line += word if start else f" {word}"
+    return [*lines, line]
+
+
+def break_word(word: str, width: int) -> Iterable[str]:
+    """Split a long key after a comma, dot or slash so that no piece is wider than ``width``; lose nothing."""
+    while len(word) > width > 0:
+        at = max(word.rfind(mark, 0, width) for mark in ",./}") + 1
+        at = at if at > width // 3 else width
+        yield word[:at]
+        word = word[at:]
+    yield word

@@ -1,0 +1,141 @@
+"""The terminal report: plain text of a given width. The only importer of tabulate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from ..outcome import LoadOutcome
+from ..policy import Graded, Report, Side
+from ..rules import Finding
+from ..words import decimal_count, plural
+from .layout import break_word, folded_rows, wrap, wrap_command
+
+MAX_ROWS = 20
+_MIN_COLUMN = 12
+
+
+def render_table(report: Report, width: int, verbose: bool) -> str:
+    """Return the report for people: head, findings, what the load does, and one sentence of verdict."""
+    shown = [graded for graded in report.findings if verbose or graded.level != "note"]
+    lines = _head(report, width)
+    as_is = [graded for graded in shown if not graded.finding.mapped]
+    mapped = [graded for graded in shown if graded.finding.mapped]
+    for graded in as_is:
+        lines += ["", *finding_lines(graded, width, verbose)]
+    if mapped:
+        lines += ["", "With that fix:"]
+    for graded in mapped:
+        lines += ["", *finding_lines(graded, width, verbose)]
+    if shown:
+        lines += ["", *_loads(report, width)]
+    lines += ["", *_verdict(report, width, verbose)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, indent: str = "  ") -> list[str]:
+    """Lay cells out in columns of at most ``width`` in all. Cells too wide are wrapped, never cut."""
+    columns = len(headers) or max(map(len, rows))
+    table = [[str(cell) for cell in row] for row in rows]
+    widths = [max((len(row[i]) for row in [*table, list(headers)] if i < len(row)), default=0) for i in range(columns)]
+    room = width - len(indent) - 2 * (columns - 1)
+    while sum(widths) > room and max(widths) > _MIN_COLUMN:
+        widths[widths.index(max(widths))] -= 1
+    wrapped = [["\n".join(_cell(cell, widths[i])) for i, cell in enumerate(row)] for row in table]
+    text = tabulate(wrapped, headers=headers, tablefmt="plain", disable_numparse=True)
+    return [indent + line for line in text.splitlines()]
+
+
+def _cell(text: str, width: int) -> list[str]:
+    if " " in text:
+        return wrap(text, width)
+    return list(break_word(text, width))
+
+
+def _head(report: Report, width: int) -> list[str]:
+    sides = [report.checkpoint, report.model]
+    rows = [
+        [side.role, side.name, plural(side.tensors, "tensor"), _size(side), ", ".join(side.facts)] for side in sides
+    ]
+    lines = grid(rows, (), width=10_000)
+    if max(map(len, lines)) > width:
+        two_lines = [row for full in rows for row in (full[:2], ["", "   ".join(filter(None, full[2:]))])]
+        lines = grid(two_lines, (), width)
+    if remark := _remark(report.checkpoint):
+        lines += wrap(remark, width, "  ", "  ")
+    return lines
+
+
+def _size(side: Side) -> str:
+    return f"{decimal_count(side.elements)} values"
+
+
+def _remark(side: Side) -> str:
+    where = "".join(f'["{part}"]' for part in side.choice.split(".")) if side.choice else ""
+    parts = [f"the state dict was read at {where}"] if where else []
+    if side.siblings:
+        parts.append(f"the file also holds {', '.join(side.siblings)}")
+    return "; ".join(parts)
+
+
+def finding_lines(graded: Graded, width: int, verbose: bool) -> list[str]:
+    """Lay one finding out: headline, folded rows, detail, fixes."""
+    finding, rule = graded.finding, graded.finding.rule
+    lines = wrap(f"{graded.level}[{rule.code}] {rule.name}: {finding.message}", width, hanging="  ")
+    if rule.columns and finding.rows:
+        lines += ["", *_rows(finding, width, verbose), ""]
+    for sentence in filter(None, finding.detail.splitlines()):
+        lines += wrap(sentence, width, "  ", "  ")
+    for fix in finding.fixes:
+        label = f"  fix [{fix.safety}]  "
+        lines += wrap_command(fix.do, width, label, " " * len(label))
+        lines += wrap(fix.then, width, " " * len(label), " " * len(label)) if fix.then else []
+    return lines
+
+
+def _rows(finding: Finding, width: int, verbose: bool) -> list[str]:
+    rows = folded_rows(finding)
+    shown = rows if verbose else rows[:MAX_ROWS]
+    headers: tuple[str, ...] = (*finding.rule.columns, "tensors")
+    if all(row[-1] == "1" for row in rows):
+        headers, shown = headers[:-1], [row[:-1] for row in shown]
+    lines = grid(shown, headers, width)
+    if len(rows) > len(shown):
+        lines.append(f"  and {len(rows) - len(shown):,} more rows: add -v")
+    return lines
+
+
+def _loads(report: Report, width: int) -> list[str]:
+    total = len(report.alignment.model.all_keys)
+    headers = ["load_state_dict", "as is"]
+    outcomes = [report.outcome_as_is]
+    if report.mapping is not None:
+        headers.append("with the mapping" if report.mapping.given else "with the safe fix")
+        outcomes.append(report.outcome)
+    rows = [
+        ["strict=False", *(_non_strict(outcome, total) for outcome in outcomes)],
+        ["strict=True", *("returns" if outcome.strict else "raises" for outcome in outcomes)],
+    ]
+    return grid(rows, headers, width)
+
+
+def _non_strict(outcome: LoadOutcome, total: int) -> str:
+    if not outcome.non_strict:
+        return "raises"
+    return f"returns, loads {outcome.loaded:,} of {total:,}"
+
+
+def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
+    kept = f'Contract "{report.contract.name}": {report.verdict}.'
+    counts = {level: report.count(level) for level in ("error", "warning", "note")}
+    if not any(counts.values()):
+        total = plural(len(report.alignment.matched_keys), "tensor")
+        return [f"All {total} match by name, shape and dtype. {kept}", "Not checked: values."]
+    words = [plural(count, level) for level, count in counts.items() if count]
+    hidden = " (-v shows notes)" if counts["note"] and not verbose else ""
+    lines = wrap(f"{', '.join(words)}{hidden}. {kept}", width)
+    worst = next((graded for graded in report.findings if graded.level == "error"), None)
+    if worst is not None:
+        lines.append(f"next: ckptaudit explain {worst.finding.rule.code}")
+    return lines

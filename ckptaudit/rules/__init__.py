@@ -1,0 +1,47 @@
+"""The catalogue: every rule, found by code or name, and the checks in the order in which causes absorb symptoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..errors import UsageError
+from . import files, keys, meta, modules, safety, tensors
+from .base import Contract, Evidence, Finding, Fix, Level, Rule
+
+__all__ = ["RULES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
+
+_AREAS = (files, keys, tensors, modules, safety, meta)
+_DEFINED = [value for area in _AREAS for value in vars(area).values() if isinstance(value, Rule)]
+RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
+
+CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    *files.CHECKS,
+    *keys.ROOT_CAUSES,
+    *tensors.CHECKS,
+    *modules.CHECKS,
+    *keys.CHECKS,
+    *meta.CHECKS,
+)
+
+
+def run(evidence: Evidence) -> list[Finding]:
+    """Apply every check; each sees only the missing and unexpected keys that no earlier one explained."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        for finding in check(evidence):
+            findings.append(finding)
+            evidence = evidence.without(finding.explains)
+    return findings
+
+
+def find_rule(text: str) -> Rule:
+    """Look a rule up by code or name. Raises UsageError naming the closest one."""
+    for rule in RULES.values():
+        if text.upper() == rule.code or text.lower() == rule.name:
+            return rule
+    from difflib import get_close_matches
+
+    names = [rule.name for rule in RULES.values()] + list(RULES)
+    close = get_close_matches(text.lower(), names, n=1) or get_close_matches(text.upper(), names, n=1)
+    hint = f"ckptaudit explain {close[0]}" if close else "ckptaudit explain   lists every rule"
+    raise UsageError(text, "is no rule", hint)

@@ -1,0 +1,43 @@
+"""The golden terminal outputs: python tests/report/golden.py writes them; the tests only compare."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(__file__).parent / "golden"
+
+RESNET50 = ["fixtures/resnet50/model.py", "fixtures/resnet50/dataparallel.pth"]
+CASES = {
+    "diff_resnet50": ["diff", *RESNET50],
+    "diff_resnet50_concise": ["diff", *RESNET50, "--format", "concise"],
+    "diff_mapped": ["diff", *RESNET50, "--map", "module.* -> *", "--drop", "fc.*", "--contract", "partial"],
+    "diff_clean": ["diff", "torchvision.models:resnet18", "fixtures/article/resnet18.pth"],
+    "diff_extract": ["diff", "fixtures/article/extract_layers/model.py", "fixtures/article/resnet18.pth"],
+    "diff_own_class": ["diff", "fixtures/article/own_class/model.py", "fixtures/article/resnet18.pth", "-v"],
+    "inspect_resnet50": ["inspect", "fixtures/resnet50/dataparallel.pth"],
+    "explain_rule": ["explain", "CKPT103"],
+    "explain_list": ["explain"],
+}
+WIDTHS = (80, 100)
+
+
+def run(case, width):
+    """Return what a command prints into a pipe."""
+    command = [sys.executable, "-m", "ckptaudit", *CASES[case], "--width", str(width)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def path_of(case, width):
+    """Return where the golden output lies."""
+    return FOLDER / f"{case}.{width}.txt"
+
+
+if __name__ == "__main__":
+    for name in CASES:
+        for columns in WIDTHS:
+            path_of(name, columns).write_text(run(name, columns))

@@ -1,0 +1,210 @@
+"""The house of docs/explanation/architecture.md: layers, no cycles, budgets, and what never imports torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median, quantiles
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ckptaudit"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From top to bottom; a file may import from its own line and from the lines above it.
+LAYERS = [
+    {"errors", "words", "records", "json_text"},
+    {"dtypes", "outcome", "keys"},
+    {"manifest"},
+    {"formats"},
+    {"model"},
+    {"mapping"},
+    {"compare"},
+    {"rules"},
+    {"policy"},
+    {"sources", "inspection"},
+    {"audit"},
+    {"report"},
+    {"cli"},
+    {"", "__main__"},
+]
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+# manifest.Manifest.of is the one door from a value type to a live model, opened when it is called.
+DOORS = {("manifest", "model")}
+
+
+def parts_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imports(path, *, at_load_time):
+    """Yield the modules of the package that a file imports, as tuples of names."""
+    tree = ast.parse(path.read_text())
+    package = path.relative_to(PACKAGE).parts[:-1]
+    for node in load_time_nodes(tree) if at_load_time else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1] + tuple(
+                (node.module or "").split(".") if node.module else ()
+            )
+            yield from (target(base, alias.name) for alias in node.names)
+
+
+def target(base, name):
+    folder = PACKAGE.joinpath(*base)
+    return (*base, name) if (folder / f"{name}.py").exists() or (folder / name).is_dir() else base
+
+
+def load_time_nodes(tree):
+    for node in tree.body:
+        if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            yield node
+
+
+def top(parts):
+    return parts[0] if parts else ""
+
+
+def test_every_file_has_a_place_in_the_house():
+    assert {top(parts_of(path)) for path in FILES} == set(HEIGHT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_upwards(path):
+    here = top(parts_of(path))
+    if here == "":
+        return  # the public names are resolved on first use
+    for imported in imports(path, at_load_time=False):
+        there = top(imported)
+        if there and there != here and (here, there) not in DOORS:
+            assert HEIGHT[there] < HEIGHT[here], f"{here} imports {there}"
+
+
+def test_there_is_no_cycle():
+    graph = {parts_of(path): set(imports(path, at_load_time=True)) for path in FILES}
+    done, active = set(), []
+
+    def visit(module):
+        assert module not in active, f"import cycle: {active} {module}"
+        if module in done or module not in graph:
+            return
+        active.append(module)
+        for imported in sorted(graph[module] - {module}):
+            visit(imported)
+        active.pop()
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module)
+
+
+def functions():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.name}:{node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_files_and_functions_stay_small():
+    lines = {path.name: len(path.read_text().splitlines()) for path in FILES}
+    lengths = dict(functions())
+    assert max(lines.values()) <= 500, max(lines, key=lines.get)
+    assert median(lines.values()) <= 160
+    assert max(lengths.values()) <= 60, max(lengths, key=lengths.get)
+    assert quantiles(lengths.values(), n=10)[-1] <= 30
+
+
+def test_everything_is_annotated():
+    for path in FILES:
+        if path.name == "records.py":
+            continue  # type checkers see the standard library's dataclasses in its place
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+                assert not bare and node.returns is not None, f"{path.name}:{node.name}"
+
+
+def test_the_dear_standard_modules_stay_out():
+    dear = ("dataclasses", "inspect", "pathlib", "shutil", "logging", "zipfile", "tarfile", "pickle", "pickletools")
+    code = f"import sys; from ckptaudit.cli import main; main(sys.argv[1:]); print([m for m in {dear} if m in sys.modules])"
+    arguments = ["inspect", CHECKPOINT, "--format", "json"]
+    result = subprocess.run([sys.executable, "-S", "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_only_the_table_imports_tabulate():
+    users = [
+        path.name
+        for path in FILES
+        if "tabulate" in path.read_text().replace('"""', "") and "import tabulate" in path.read_text()
+    ]
+    assert users == ["table.py"]
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} must not be imported here")
+sys.meta_path.insert(0, Block())
+sys.argv[0] = "ckptaudit"
+from ckptaudit.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+ROOT = PACKAGE.parent
+CHECKPOINT = "fixtures/article/resnet18.pth"
+
+
+def run_without(blocked, *arguments):
+    code = BLOCK.format(blocked=set(blocked))
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+TORCH_FREE = [
+    (["--help"], 0),
+    (["--version"], 0),
+    (["diff", "--help"], 0),
+    (["inspect", CHECKPOINT], 0),
+    (["inspect", CHECKPOINT, "--format", "json"], 0),
+    (["explain"], 0),
+    (["explain", "CKPT201"], 0),
+    (["diff", CHECKPOINT, CHECKPOINT], 0),
+    (["diff", CHECKPOINT, "fixtures/resnet50/dataparallel.pth"], 1),
+    (["diff", "fixtures/resnet50/model.manifest.json", "fixtures/resnet50/dataparallel.pth"], 1),
+    (["manifest", "show", CHECKPOINT], 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), TORCH_FREE, ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else ""
+)
+def test_torch_and_numpy_are_not_needed(arguments, status):
+    result = run_without(["torch", "numpy", "torchvision"], *arguments)
+    assert result.returncode == status, result.stderr
+    assert result.stderr == ""
+    assert result.stdout
+
+
+def test_json_needs_no_tabulate():
+    result = run_without(["torch", "numpy", "tabulate"], "diff", CHECKPOINT, CHECKPOINT, "--format", "json")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_guard_can_fail():
+    result = run_without(["tabulate"], "inspect", CHECKPOINT)
+    assert result.returncode == 2
+    assert "tabulate must not be imported here" in result.stderr
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, ckptaudit; print([m for m in ('torch', 'numpy', 'tabulate', 'json', 'argparse') if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == "[]\n", result.stderr
