@@ -12,6 +12,7 @@ from .compare.predict import predict
 from .errors import UsageError
 from .outcome import LoadOutcome
 from .policy import MappingUse, Report, grade, verdict_of
+from .records import replace
 from .rules import Contract, Evidence
 from .sources import Source, is_model_like, open_source
 
@@ -72,7 +73,7 @@ def _report(source: Source, target: Source, given: KeyMapping | None, contract: 
     raw, wanted = source.manifest, target.manifest
     as_is = align(raw, wanted)
     outcome_as_is, undecided = _judge(target, as_is)
-    evidence = _gather(source, target, given, (as_is, outcome_as_is, undecided))
+    evidence = replace(_gather(source, target, given, (as_is, outcome_as_is, undecided)), contract=contract)
     findings = grade(rules.run(evidence), contract)
     proposed = evidence.proposal.mapping.to_json() if evidence.proposal else []
     used = given.to_json() if given else []

@@ -76,7 +76,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     findings = [finding for check in CHECKS for finding in check(evidence)]
     findings += _refused(checkpoint)
     if fault is not None:
-        findings.append(Finding(rules.RULES[fault.code], data={"reason": fault.reason}))
+        fixes = (rules.Fix("display", fault.hint),) if fault.hint else ()
+        findings.append(Finding(rules.RULES[fault.code], data={"reason": fault.reason}, fixes=fixes))
     return Inspection(checkpoint, chosen, fault, grade(findings, Contract.open))
 
 

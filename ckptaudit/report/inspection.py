@@ -9,7 +9,7 @@ from ..keys import fold
 from ..manifest import Manifest
 from ..words import binary_size, decimal_count, plural
 from .layout import wrap
-from .table import finding_lines, grid
+from .table import finding_lines, grid, hidden_rows
 
 MAX_ROWS = 40
 
@@ -93,7 +93,4 @@ def _keys(manifest: Manifest, width: int, verbose: bool) -> list[str]:
         for pattern in fold(keys)
     ]
     shown = rows if verbose else rows[:MAX_ROWS]
-    lines = grid(shown, ("key", "shape", "dtype", "tensors"), width)
-    if len(rows) > len(shown):
-        lines.append(f"  and {len(rows) - len(shown):,} more rows: add -v")
-    return lines
+    return grid(shown, ("key", "shape", "dtype", "tensors"), width) + hidden_rows(len(rows) - len(shown))

@@ -54,8 +54,8 @@ def render_rule_markdown(rule: Rule, command: str, output: str) -> str:
         facts[0] = f"breaks the contract `{rule.breaks.name}`: {rule.breaks.promise}"
     sections = {
         "Why it matters": rule.why,
-        "Example": f"```\n{rule.example}\n```",
-        "What ckptaudit says": f"```console\n$ {command}\n{output.rstrip()}\n```",
+        "Example": f"```text\n{rule.example}\n```",
+        "What ckptaudit says": f"```text\n$ {command}\n{output.rstrip()}\n```",
         "Fix": rule.fix,
     }
     head = f"# {rule.code} {rule.name}\n\n{_GENERATED}\n\n{rule.summary[0].upper()}{rule.summary[1:]}.\n\n"

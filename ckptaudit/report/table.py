@@ -101,9 +101,12 @@ def _rows(finding: Finding, width: int, verbose: bool) -> list[str]:
     if all(row[-1] == "1" for row in rows):
         headers, shown = headers[:-1], [row[:-1] for row in shown]
     lines = grid(shown, headers, width)
-    if len(rows) > len(shown):
-        lines.append(f"  and {len(rows) - len(shown):,} more rows: add -v")
-    return lines
+    return lines + hidden_rows(len(rows) - len(shown))
+
+
+def hidden_rows(count: int) -> list[str]:
+    """Say how many rows are not shown, if any."""
+    return [f"  and {plural(count, 'more row')}: add -v"] if count else []
 
 
 def _loads(report: Report, width: int) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ..records import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
+
+from ..records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from ..compare.align import Alignment
@@ -163,6 +164,7 @@ class Evidence:
     given, and the one proposed on top of it. ``outcome`` and ``outcome_as_is`` are what the load says to each.
     ``missing`` and ``unexpected`` are the keys that no finding explains yet; checks run in order, root causes first.
     ``origin`` maps keys of ``alignment`` to those of the file. ``undecided`` says why torch could not be asked.
+    ``contract`` is the one to be judged by.
     """
 
     as_is: Alignment
@@ -176,6 +178,7 @@ class Evidence:
     proposal: Proposal | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
     undecided: str = ""
+    contract: Contract = Contract.strict
 
     def without(self, explained: Iterable[str]) -> Evidence:
         """Return the evidence with these missing and unexpected keys accounted for."""

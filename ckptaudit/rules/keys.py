@@ -50,9 +50,9 @@ PREFIX_MISMATCH = Rule(
         "replace": '"{checkpoint}" in the checkpoint is "{model}" in the model ({count} {tensors})',
         "inside": 'checkpoint keys carry "{wrappers}" inside, model keys do not ({count} {tensors})',
     },
-    details={
-        case: "{origin}strict=True raises; strict=False {non_strict}" for case in ("strip", "add", "replace", "inside")
-    },
+    details=dict.fromkeys(
+        ("strip", "add", "replace", "inside"), "{origin}strict=True raises; strict=False {non_strict}"
+    ),
     columns=("checkpoint", "model"),
     why="strict=False accepts the file and loads nothing: the model trains from its random values.",
     fix="Map the prefix once: --map 'module.* -> *', or the same line in your loading code.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .base import Evidence, Finding, Rule
+from .base import Contract, Evidence, Finding, Rule
 
 UNUSED_MAPPING_RULE = Rule(
     code="CKPT903",
@@ -23,7 +23,10 @@ CHECK_SKIPPED = Rule(
     name="check-skipped",
     fixed="error",
     summary="a check could not run: exit status 2",
-    messages={"": "torch's own load could not be tried: {reason}"},
+    messages={
+        "": "torch's own load could not be tried: {reason}",
+        "resume": "the training state was not compared: there are no rules for optimizers and schedulers yet",
+    },
     details={"": "the verdict is predicted from names and shapes; load hooks may change it"},
     columns=(),
     why="What was not checked has not passed.",
@@ -37,6 +40,8 @@ def check_audit(evidence: Evidence) -> Iterator[Finding]:
     if evidence.given is not None and evidence.given.unused:
         rules = tuple(str(rule) for rule in evidence.given.unused)
         yield Finding(UNUSED_MAPPING_RULE, rules, rows=tuple((rule, "1") for rule in rules))
+    if evidence.contract is Contract.resume:
+        yield Finding(CHECK_SKIPPED, case="resume")
     if evidence.undecided:
         yield Finding(CHECK_SKIPPED, data={"reason": evidence.undecided})
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..compare.align import is_extra_state
-from ..formats.base import RawTensor
 from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, key_of_error, shape_text
 from .tensors import differs_in_layout
+
+if TYPE_CHECKING:
+    from ..formats.base import RawTensor
+    from ..manifest import Manifest
 
 TIED_VALUES_DIFFER = Rule(
     code="CKPT401",
@@ -69,7 +73,7 @@ EXTRA_STATE_MISSING = Rule(
         "missing": "{count} extra state{s} of the model {are} not in the checkpoint",
         "unexpected": "{count} extra state{s} of the checkpoint {have} no module to go to",
     },
-    details={case: "strict=True raises; strict=False goes on without" for case in ("missing", "unexpected")},
+    details=dict.fromkeys(("missing", "unexpected"), "strict=True raises; strict=False goes on without"),
     columns=("key",),
     why="A module that gained get_extra_state refuses every older checkpoint.",
     fix="Drop the key, or let set_extra_state cope with its absence through a load hook.",
@@ -106,7 +110,7 @@ LOAD_HOOK_RENAMES = Rule(
     name="load-hook-renames",
     fixed="note",
     summary="names or shapes differ, and the model's own load code bridges the difference",
-    messages={"": "{count} key{s} with another name or shape, bridged by the model's own load code"},
+    messages={"": "{count} key{s} on one side only or of another shape, bridged by the model's own load code"},
     details={"": "torch loads them; there is nothing to do"},
     columns=("key",),
     why="A comparison of names alone would call this checkpoint broken; torch loads it.",
@@ -147,7 +151,8 @@ def check_hooks(evidence: Evidence) -> Iterator[Finding]:
 
 def check_parametrizations(evidence: Evidence) -> Iterator[Finding]:
     """Pair the forms of one weight: plain, old hooks (weight_g, weight_orig), new parametrizations."""
-    saved, wanted = _forms(evidence.unexpected), _forms(evidence.missing)
+    saved = _forms(evidence.unexpected, evidence.alignment.checkpoint)
+    wanted = _forms(evidence.missing, evidence.alignment.model)
     weights = [weight for weight in saved if weight in wanted]
     if weights:
         keys = tuple(key for weight in weights for key in saved[weight])
@@ -162,34 +167,39 @@ def check_parametrizations(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-# What one weight is saved as: by torch.nn.utils.weight_norm, spectral_norm and prune, in this order, or plainly.
-_FORMS = ({"_g", "_v"}, {"_orig", "_u", "_v"}, {"_orig", "_mask"}, {""})
+# What one weight is saved as by the hooks of torch.nn.utils: weight_norm, spectral_norm, prune.
+_OLD_FORMS = (("_g", "_v"), ("_orig", "_u"), ("_orig", "_mask"))
+_PARAMETRIZED = ".parametrizations."
+_SUFFIXES = ("_g", "_v", "_u", "_orig", "_mask")
 
 
-def _forms(keys: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the weights that these keys are a whole form of, as ``module.name``, with the keys of each."""
-    groups: dict[str, dict[str, str]] = {}
+def _forms(keys: tuple[str, ...], side: Manifest) -> dict[str, list[str]]:
+    """Group the keys by the weight that they are a form of, as ``module.name``; ``side`` has the whole form."""
+    groups: dict[str, dict[str, None]] = {}
     for key in keys:
-        for weight, part in _readings(key):
-            groups.setdefault(weight, {})[part] = key
-    return {weight: list(parts.values()) for weight, parts in groups.items() if _is_form(set(parts))}
+        for weight in _weights_of(key):
+            groups.setdefault(weight, {})[key] = None
+    return {weight: list(members) for weight, members in groups.items() if _has_form(weight, side)}
 
 
-def _readings(key: str) -> Iterator[tuple[str, str]]:
-    """Yield the weights that a key may belong to, each with the part of it that the key then is."""
-    owner, found, rest = f".{key}".partition(".parametrizations.")
+def _weights_of(key: str) -> Iterator[str]:
+    """Yield the weights that a key may belong to; more than one where it only ends like a part of another."""
+    owner, found, rest = f".{key}".partition(_PARAMETRIZED)
     if found:
-        name, _, part = rest.partition(".")
-        yield f"{owner}.{name}"[1:], f".{part}"
+        yield f"{owner}.{rest.partition('.')[0]}"[1:]
         return
-    yield key, ""
-    for suffix in ("_g", "_v", "_u", "_orig", "_mask"):
+    yield key
+    for suffix in _SUFFIXES:
         if key.endswith(suffix):
-            yield key.removesuffix(suffix), suffix
+            yield key.removesuffix(suffix)
 
 
-def _is_form(parts: set[str]) -> bool:
-    return parts in _FORMS or bool(parts & {".original", ".original0"})
+def _has_form(weight: str, side: Manifest) -> bool:
+    owner, _, name = f".{weight}".rpartition(".")
+    originals = (f"{owner}{_PARAMETRIZED}{name}.original{number}"[1:] for number in ("", "0"))
+    if weight in side or any(key in side for key in originals):
+        return True
+    return any(all(weight + part in side for part in form) for form in _OLD_FORMS)
 
 
 def check_extra_state(evidence: Evidence) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..compare.align import is_extra_state
 from ..dtypes import DTYPES, cast_effect
 from ..manifest import TensorSpec
-from .base import Contract, Evidence, Finding, Fix, Rule, drop_fix, shape_text
+from .base import Contract, Evidence, Finding, Rule, drop_fix, shape_text
 
 SHAPE_MISMATCH = Rule(
     code="CKPT201",

@@ -31,7 +31,9 @@ def test_a_number_where_the_model_has_a_tensor_is_no_match():
     assert alignment.non_tensor_keys == ("w",)
     outcome = predict(alignment)
     assert not outcome.non_strict
-    assert outcome.errors == ('While copying the parameter named "w", expected torch.Tensor, the checkpoint holds list',)
+    assert outcome.errors == (
+        'While copying the parameter named "w", expected torch.Tensor, the checkpoint holds list',
+    )
 
 
 def test_extra_state_may_hold_anything():

@@ -48,7 +48,9 @@ def proposed_pairs(checkpoint, model):
     assert not mapped.collisions
     assert not mapped.unused
     pairs = {
-        old: new for new, old in mapped.origin.items() if new in model and model[new].shape == mapped.manifest[new].shape
+        old: new
+        for new, old in mapped.origin.items()
+        if new in model and model[new].shape == mapped.manifest[new].shape
     }
     return pairs, proposal.mapping.to_json()
 
@@ -225,7 +227,12 @@ class TestAbstains:
 
 
 def test_a_hundred_thousand_keys_take_seconds():
-    keys = [f"layers.{i}.experts.{j}.{part}.weight" for i in range(100) for j in range(250) for part in ("w1", "w2", "w3", "w4")]
+    keys = [
+        f"layers.{i}.experts.{j}.{part}.weight"
+        for i in range(100)
+        for j in range(250)
+        for part in ("w1", "w2", "w3", "w4")
+    ]
     specs = [TensorSpec((index % 7 + 1, 64), "float32") for index in range(len(keys))]
     model = Manifest(dict(zip(keys, specs, strict=True)))
     start = time.perf_counter()
@@ -242,7 +249,10 @@ def _corpus_cases():
 
 
 def _read_case(case):
-    sides = [Manifest({key: TensorSpec(tuple(shape), dtype) for key, shape, dtype in case[side]}) for side in ("source", "target")]
+    sides = [
+        Manifest({key: TensorSpec(tuple(shape), dtype) for key, shape, dtype in case[side]})
+        for side in ("source", "target")
+    ]
     return *sides, {row["target"]: row["sources"] for row in case["truth"]}
 
 

@@ -15,7 +15,11 @@ def test_keys_go_through_all_rules_in_order():
         manifest("module.conv.weight", "module.fc.weight", "module.fc.bias", "fc.extra")
     )
     assert list(mapped.manifest) == ["conv.weight", "head.weight", "head.extra"]
-    assert mapped.origin == {"conv.weight": "module.conv.weight", "head.weight": "module.fc.weight", "head.extra": "fc.extra"}
+    assert mapped.origin == {
+        "conv.weight": "module.conv.weight",
+        "head.weight": "module.fc.weight",
+        "head.extra": "fc.extra",
+    }
     assert mapped.dropped == ("module.fc.bias",)
     assert mapped.unused == ()
     assert mapped.collisions == ()
