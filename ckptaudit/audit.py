@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -42,13 +43,17 @@ def diff(
         model, checkpoint = checkpoint, model
     chosen = parse_contract(contract)
     given = _mapping(mapping)
-    usage = (
-        f"ckptaudit diff {{model}} {checkpoint}" if isinstance(checkpoint, str) else "ckptaudit diff {model} CHECKPOINT"
-    )
     with ExitStack() as stack:
-        target = stack.enter_context(open_source(model, arguments, usage))
-        source = stack.enter_context(open_source(checkpoint))
+        target = stack.enter_context(open_source(model, arguments, f"ckptaudit diff {{model}} {_word(checkpoint)}"))
+        source = stack.enter_context(open_source(checkpoint, usage=f"ckptaudit diff {_word(model)} {{model}}"))
         return _report(source, target, given, chosen)
+
+
+def _word(given: Any) -> str:
+    """Write an input as a word of a command line, for hints; a live object has none."""
+    from shlex import quote
+
+    return quote(os.fspath(given)) if isinstance(given, (str, os.PathLike)) else "CHECKPOINT"
 
 
 def _mapping(given: KeyMapping | Iterable[str] | None) -> KeyMapping | None:
@@ -57,6 +62,8 @@ def _mapping(given: KeyMapping | Iterable[str] | None) -> KeyMapping | None:
         return None
     from .mapping.mapping import KeyMapping
 
+    if isinstance(given, str):
+        given = [given]
     mapping = given if isinstance(given, KeyMapping) else KeyMapping.parse(given)
     return mapping if mapping.rules else None
 

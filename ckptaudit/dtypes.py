@@ -6,8 +6,9 @@ Names are torch's without the ``torch.`` prefix. Widths and exponent ranges foll
 
 from __future__ import annotations
 
-from .records import dataclass
 from typing import Literal
+
+from .records import dataclass
 
 Kind = Literal["bool", "int", "uint", "float", "complex", "quantized", "bits"]
 Cast = Literal["same", "exact", "narrowed", "kind-changed"]
@@ -52,13 +53,9 @@ _COMPLEX = {"complex32": "float16", "complex64": "float32", "complex128": "float
 def _table() -> dict[str, DType]:
     rows = [DType("bool", 8, "bool", 1)]
     rows += [DType(f"uint{n}", n if n >= 8 else 8, "uint", n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)]
-    rows += [
-        DType(f"int{n}", n if n >= 8 else 8, "int", n - 1) for n in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
-    ]
+    rows += [DType(f"int{n}", n if n >= 8 else 8, "int", n - 1) for n in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)]
     rows += [DType(name, bits, "float", *rest) for name, (bits, *rest) in _FLOATS.items()]
-    rows += [
-        DType(name, 2 * _FLOATS[part][0], "complex", *_FLOATS[part][1:]) for name, part in _COMPLEX.items()
-    ]
+    rows += [DType(name, 2 * _FLOATS[part][0], "complex", *_FLOATS[part][1:]) for name, part in _COMPLEX.items()]
     rows += [
         DType(name, bits, "quantized")
         for name, bits in {"qint8": 8, "quint8": 8, "qint32": 32, "quint4x2": 8, "quint2x4": 8}.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from .records import dataclass
 from typing import Any
 
 from . import rules
@@ -13,10 +12,11 @@ from .errors import FormatError
 from .formats import Candidate, Checkpoint, open_checkpoint
 from .manifest import Manifest
 from .policy import Graded, grade
+from .records import dataclass
 from .rules import Contract, Evidence, Finding
-from .rules.files import CHECKS
 
 SCHEMA = "ckptaudit.inspect/1"
+FILE_CHECKS = (*rules.safety.CHECKS, *rules.files.CHECKS)
 
 
 @dataclass(frozen=True)
@@ -67,26 +67,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     checkpoint = open_checkpoint(path, allow_refused=True)
     chosen = checkpoint.choice if isinstance(checkpoint.choice, Candidate) else None
     fault = checkpoint.choice if isinstance(checkpoint.choice, FormatError) else None
-    if fault is not None and os.fspath(path).startswith(f"{checkpoint.path}#"):
-        raise fault  # what was asked for is not there
+    if fault is not None and not os.path.exists(path):
+        raise fault  # FILE#PATH was asked for, and is not there
     manifest = chosen.manifest if chosen else Manifest({})
     itself = align(manifest, manifest)
     outcome = predict(itself)
     evidence = Evidence(itself, itself, outcome, outcome, (), (), checkpoint)
-    findings = [finding for check in CHECKS for finding in check(evidence)]
-    findings += _refused(checkpoint)
+    findings = [finding for check in FILE_CHECKS for finding in check(evidence)]
     if fault is not None:
         fixes = (rules.Fix("display", fault.hint),) if fault.hint else ()
         findings.append(Finding(rules.RULES[fault.code], data={"reason": fault.reason}, fixes=fixes))
     return Inspection(checkpoint, chosen, fault, grade(findings, Contract.open))
-
-
-def _refused(checkpoint: Checkpoint) -> list[Finding]:
-    """One finding for the globals that are refused, one for those that are known to run code."""
-    findings = []
-    for verdict, code in (("dangerous", "CKPT702"), ("refused", "CKPT701")):
-        found = {item.name: item for item in checkpoint.globals if item.verdict == verdict}
-        if found:
-            where = ", ".join(f"{name} ({item.member}, byte {item.offset:,})" for name, item in sorted(found.items()))
-            findings.append(Finding(rules.RULES[code], data={"reason": f"the pickle names {where}"}))
-    return findings

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from .records import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
 
 from .errors import UsageError
+from .records import dataclass
 
 MAX_RANGE = 1_000_000
 _SPECIAL = re.compile(r"[{}*\\,]")
@@ -30,9 +30,9 @@ Part = str | tuple[str, ...] | _Star
 
 @dataclass(frozen=True)
 class KeyPattern:
-    """A set of keys: literal text, ``{a,b}`` and ``{1..4}`` alternatives, ``*`` for any run of characters.
+    r"""A set of keys: literal text, ``{a,b}`` and ``{1..4}`` alternatives, ``*`` for any run of characters.
 
-    A backslash takes the meaning from ``{ } * , \\``, so that every key can be written. Parts are literals,
+    A backslash takes the meaning from ``{ } * , \``, so that every key can be written. Parts are literals,
     tuples of alternatives, or STAR.
     """
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from .records import dataclass, field, replace
 from math import prod
 from typing import Any, Literal, cast
 
 from .dtypes import DTYPES
 from .errors import UsageError
 from .json_text import to_lines
+from .records import dataclass, field, replace
+from .textfile import write_text
 
 SCHEMA = "ckptaudit.manifest/1"
 
@@ -65,10 +65,8 @@ class TensorSpec:
             return False
         expected = 1
         for size, step in zip(reversed(self.shape), reversed(self.stride), strict=True):
-            if size == 0:
-                return True
             if size != 1 and step != expected:
-                return False
+                return 0 in self.shape
             expected *= size
         return True
 
@@ -230,26 +228,17 @@ class Manifest:
         """Read a manifest file. Raises UsageError where it is unreadable or no manifest."""
         name = os.fspath(path)
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 data = json.load(file, object_pairs_hook=_no_duplicates)
         except OSError as error:
             raise UsageError(name, f"cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
-            raise UsageError(name, f"is not a manifest: {error}", _HINT) from None
+            raise UsageError(name, f"is not valid JSON: {error}", _HINT) from None
         return cls.from_json(data, name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the manifest as JSON, one tensor a line, through a temporary file beside ``path``."""
-        folder, name = os.path.split(os.fspath(path))
-        temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "x", encoding="utf-8") as file:
-                file.write(self.dumps())
-            os.replace(temporary, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise UsageError(os.fspath(path), f"cannot be written: {error.strerror}") from None
+        """Write the manifest as JSON, one tensor a line; a failure leaves an older file. Raises UsageError."""
+        write_text(path, self.dumps())
 
     def dumps(self) -> str:
         """Return the JSON text: valid JSON, one tensor a line, so that diffs of it can be read."""
@@ -269,7 +258,8 @@ _HINT = "write one with: ckptaudit manifest write model.py -o model.manifest.jso
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a JSON object names one key twice")
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object names {next(name for name in names if names.count(name) > 1)!r} twice")
     return result
 
 
@@ -279,66 +269,81 @@ def _check_manifest(data: Any, source: str) -> None:
 
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         fail("schema", f"is not {SCHEMA!r}")
-    for section in ("tensors", "non_persistent", "entries"):
+    if unknown := sorted(set(data) - _SECTIONS):
+        fail(unknown[0], "is no field of one")
+    if not isinstance(data.get("source", ""), str):
+        fail("source", "is not a text")
+    seen: dict[str, set[str]] = {"tensors": set(), "non_persistent": set()}
+    seen["entries"] = seen["tensors"]  # together they are the keys of one state dict
+    for section, keys in seen.items():
         rows = data.get(section, None if section == "tensors" else [])
         if not isinstance(rows, list):
             fail(section, "is not a list")
-        seen: set[str] = set()
         for index, row in enumerate(rows):
             where = f"{section}[{index}]"
             if not isinstance(row, dict) or not isinstance(row.get("key"), str):
                 fail(where, "has no key")
-            if row["key"] in seen:
+            if row["key"] in keys:
                 fail(where, f"repeats the key {row['key']!r}")
-            seen.add(row["key"])
-            fault = _entry_fault(row) if section == "entries" else _tensor_fault(row)
-            if fault:
+            keys.add(row["key"])
+            if fault := _entry_fault(row) if section == "entries" else _tensor_fault(row):
                 fail(where, fault)
-    versions = data.get("versions")
-    if versions is not None and not _is_versions(versions):
+    if "versions" in data and not _is_versions(data["versions"]):
         fail("versions", "is not an object of integers")
 
 
+_SECTIONS = {"schema", "source", "tensors", "entries", "versions", "non_persistent"}
+
+
 def _entry_fault(row: Mapping[str, Any]) -> str | None:
-    return None if isinstance(row.get("type"), str) else "has no type"
+    if not isinstance(row.get("type"), str):
+        return "has no type"
+    return _unknown_field(row, {"key", "type"})
 
 
 def _tensor_fault(row: Mapping[str, Any]) -> str | None:
     """Return what is wrong with one tensor's JSON, or None."""
     if not _is_sizes(row.get("shape")):
         return "has no shape of non-negative integers"
-    if row.get("dtype") not in DTYPES:
-        return f"has the unknown dtype {row.get('dtype')!r}"
-    unknown = sorted(set(row) - {"key", "shape", "dtype", *_OPTIONAL_FIELDS})
-    if unknown:
-        return f"has the unknown field {unknown[0]!r}"
-    for name, types in _FIELD_TYPES.items():
-        if name in row and not (isinstance(row[name], types) and (bool in types) == isinstance(row[name], bool)):
+    dtype = row.get("dtype")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        return f"has the unknown dtype {dtype!r}"
+    if unknown := _unknown_field(row, {"key", "shape", "dtype", *_OPTIONAL_FIELDS}):
+        return unknown
+    for name, kind in _FIELD_TYPES.items():
+        if name in row and type(row[name]) is not kind:
             return f"has a {name} of the wrong type"
     if row.get("kind", "tensor") not in KINDS:
         return f"has the unknown kind {row['kind']!r}"
-    stride = row.get("stride")
-    if stride is not None and not (_is_sizes(stride) and len(stride) == len(row["shape"])):
+    if "stride" in row and not (_is_sizes(row["stride"]) and len(row["stride"]) == len(row["shape"])):
         return "has a stride that does not fit its shape"
+    if prod(row["shape"]) > _MAX or not _is_sizes([row.get("storage_offset", 0), row.get("storage_nbytes", 0)]):
+        return "has a size below 0 or above 2^63"
     return None
 
 
-_FIELD_TYPES: dict[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "storage": (str,),
-    "layout": (str,),
-    "location": (str,),
-    "storage_offset": (int,),
-    "storage_nbytes": (int,),
-    "requires_grad": (bool,),
-    "conj": (bool,),
-    "neg": (bool,),
+def _unknown_field(row: Mapping[str, Any], known: set[str]) -> str | None:
+    unknown = sorted(set(row) - known)
+    return f"has the unknown field {unknown[0]!r}" if unknown else None
+
+
+_MAX = 2**63 - 1  # torch counts elements, bytes and strides in signed 64-bit integers
+_FIELD_TYPES: dict[str, type] = {
+    "kind": str,
+    "storage": str,
+    "layout": str,
+    "location": str,
+    "storage_offset": int,
+    "storage_nbytes": int,
+    "requires_grad": bool,
+    "conj": bool,
+    "neg": bool,
 }
 
 
 def _is_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+    return isinstance(value, list) and all(type(size) is int and 0 <= size <= _MAX for size in value)
 
 
 def _is_versions(value: Any) -> bool:
-    return isinstance(value, dict) and all(v is None or type(v) is int for v in cast(Any, value).values())
+    return isinstance(value, dict) and all(v is None or type(v) is int for v in cast("Any", value).values())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .records import dataclass
 from typing import Any, Literal
+
+from .records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from .records import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .records import dataclass, field
 from .rules import Contract, Finding, Level
 
 if TYPE_CHECKING:

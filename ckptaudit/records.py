@@ -21,6 +21,9 @@ else:
         def __init__(self, make):
             self.make = make
 
+        def __repr__(self):
+            return "<factory>"
+
     def field(*, default_factory):
         """Return the marker for a default that is made anew for every instance."""
         return _Factory(default_factory)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from .records import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .formats import Checkpoint, open_checkpoint
-from .manifest import SCHEMA, Manifest
+from .formats import DEFAULT_LIMITS, Checkpoint, open_checkpoint
+from .manifest import Manifest
 from .model.spec import looks_like_model_spec, parse_model_spec
 from .policy import Side
+from .records import dataclass, field
 from .words import binary_size
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def open_source(given: Any, arguments: Sequence[str] = (), usage: str = "ckptaud
     if isinstance(given, (str, os.PathLike)):
         return _open_text(os.fspath(given), arguments, usage)
     if arguments:
-        raise UsageError("--arg", "is given, and neither side is a model spec")
+        given = type(given).__name__
+        raise UsageError("--arg", f"is for a model spec, and a {given} is none", "build the model with it")
     if isinstance(given, Manifest):
         return Source(given.source or "manifest", "manifest", given)
     if isinstance(given, Checkpoint):
@@ -102,20 +103,27 @@ def _open_text(text: str, arguments: Sequence[str], usage: str) -> Source:
 
         return Source(text, "model", witness=open_model(parse_model_spec(text, arguments, usage)))
     if arguments:
-        raise UsageError("--arg", f"is for a model spec, and {text} is none", "ckptaudit diff model.py:Net CHECKPOINT")
+        raise UsageError("--arg", f"is for a model spec, and {text} is none", "leave it out, or name the model's code")
     if is_manifest_file(text):
         return Source(text, "manifest", Manifest.load(text))
     return _of_checkpoint(open_checkpoint(text))
 
 
 def is_manifest_file(path: str) -> bool:
-    """Tell a manifest by its first bytes."""
+    """Tell a manifest of whatever version by its schema, wherever a tool that sorts names has put it."""
+    if not os.path.isfile(path):  # opening a pipe would wait for its writer
+        return False
     try:
         with open(path, "rb") as file:
-            head = file.read(256).lstrip()
+            head = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+            if not head.startswith(b"{"):
+                return False
+            return _MANIFEST in head + file.read(DEFAULT_LIMITS.index_bytes)
     except OSError:
         return False
-    return head.startswith(b"{") and SCHEMA.encode() in head
+
+
+_MANIFEST = b'"ckptaudit.manifest/'
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> Source:

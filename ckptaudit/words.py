@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and foreign text as people read them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ def plural(count: int, noun: str) -> str:
 
 def binary_size(nbytes: int) -> str:
     """Return bytes in binary units, one decimal: ``97.8 MiB``."""
-    size = float(nbytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{nbytes} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    return f"{nbytes} B" if nbytes < 1024 else _scaled(nbytes, 1024, ("KiB", "MiB", "GiB", "TiB"))
 
 
 def decimal_count(count: int) -> str:
     """Return a number of values in decimal units: ``25.6 M``."""
-    value = float(count)
-    for unit in ("", " k", " M", " G"):
-        if value < 1000:
-            return f"{count}" if not unit else f"{value:.1f}{unit}"
-        value /= 1000
-    return f"{value:.1f} T"
+    return f"{count}" if count < 1000 else _scaled(count, 1000, ("k", "M", "G", "T"))
+
+
+def _scaled(number: int, base: int, units: tuple[str, ...]) -> str:
+    """Divide by ``base`` until what is shown, after rounding, is below it; the last unit takes the rest."""
+    size = number / base
+    for unit in units[:-1]:
+        if round(size, 1) < base:
+            return f"{size:.1f} {unit}"
+        size /= base
+    return f"{size:.1f} {units[-1]}"
+
+
+def visible(text: str) -> str:
+    """Write what would act on a terminal or forge a line of it as escapes; a key of a file may hold anything.
+
+    That is all that ``str.isprintable`` denies: control and format characters, line separators, lone surrogates.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From top to bottom; a file may import from its own line and from the lines above it.
 LAYERS = [
     {"errors", "words", "records", "json_text"},
-    {"dtypes", "outcome", "keys"},
+    {"dtypes", "outcome", "keys", "textfile"},
     {"manifest"},
     {"formats"},
     {"model"},

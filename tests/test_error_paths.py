@@ -6,8 +6,11 @@ import argparse
 import gzip
 import json
 import os
+import shlex
 import shutil
+import sys
 import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ckptaudit.cli import main
+from ckptaudit.model.build import build
+from ckptaudit.model.describe import manifest_of
+from ckptaudit.model.live import LiveModel
 
 ROOT = Path(__file__).parents[1]
 STATE = nn.Linear(2, 2).state_dict()
@@ -62,6 +68,18 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+FROM_TO = "write FROM -> TO, as in 'module.* -> *' or 'blocks.{i}.* -> layers.{i+1}.*'"
+OUTPUT = "is not FORMAT=PATH; FORMAT is one of table, concise, json"
+
+
+def usage_error(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    return caught.value.code, err.splitlines()
+
+
 def fails(capsys, *arguments):
     """Run a command that must fail; return its lines on standard error."""
     assert main(list(arguments)) == 2
@@ -104,7 +122,7 @@ def test_a_file_that_is_no_checkpoint_says_what_it_is(name, command, capsys):
 
 def test_each_stranger_has_a_sentence_of_its_own(capsys):
     sentences = set()
-    for name, data in FILES.items():
+    for data in FILES.values():
         Path("file.pth").write_bytes(data)
         sentences.add(fails(capsys, "inspect", "file.pth")[0])
     assert len(sentences) == len(FILES)
@@ -224,92 +242,256 @@ def test_a_folder_without_a_checkpoint(capsys):
     assert hint.startswith("hint: ")
 
 
-class TestModelSpecs:
-    def test_several_candidates(self, capsys):
-        assert fails(capsys, "diff", "model.py", "good.pth") == [
-            "ckptaudit: error: model.py: three candidates and no choice: Encoder (line 5), Net (line 9), "
-            "build() (line 15)",
-            "hint: ckptaudit diff model.py:Net good.pth",
-        ]
+class InThisProcess:
+    """A witness as the command line opens one, without the seconds that a process of its own takes."""
 
+    def __init__(self, spec):
+        self._spec = spec
+
+    @cached_property
+    def _built(self):
+        return build(self._spec)
+
+    @property
+    def manifest(self):
+        return manifest_of(self._built.module)
+
+    @property
+    def facts(self):
+        return self._built.facts
+
+    def try_load(self, checkpoint):
+        return LiveModel(self._built.module).try_load(checkpoint)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr("ckptaudit.model.process.open_model", InThisProcess)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    known = set(sys.modules)
+    yield
+    for name in set(sys.modules) - known:
+        if str(Path.cwd()) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("in_process")
+class TestModelSpecs:
     @pytest.mark.parametrize(
         ("spec", "arguments", "reason", "hint"),
         [
-            ("model.py:Net", [], "Net() needs 1 argument: num_classes", "--arg num_classes=10"),
-            ("model.py:Net", ["--arg", "num_clases=3"], "num_clases", "num_classes"),
-            ("model.py:Nett", [], "Nett", "ckptaudit diff model.py:Net good.pth"),
-            ("model.py:number", [], "number", ""),
-            ("model.py:broken", [], "no such depth: 17", ""),
-            ("empty_module.py", [], "empty_module.py", ""),
-            ("syntax.py", [], "line 1", ""),
-            ("imports.py", [], "no_such_package", ""),
-            ("nowhere.py", [], "there is no file nowhere.py", ""),
-            ("no_such_package.models:build", [], "no_such_package", ""),
+            (
+                "model.py",
+                [],
+                "three candidates and no choice: Encoder (line 5), Net (line 9), build() (line 15)",
+                "ckptaudit diff model.py:Net good.pth",
+            ),
+            (
+                "model.py:Net",
+                [],
+                "Net() needs 1 argument: num_classes",
+                "ckptaudit diff model.py:Net good.pth --arg num_classes=10",
+            ),
+            (
+                "model.py:Net",
+                ["--arg", "num_clases=3"],
+                "Net() has no argument 'num_clases'; it takes num_classes",
+                "ckptaudit diff model.py:Net good.pth --arg num_classes=3",
+            ),
+            (
+                "model.py:Nett",
+                [],
+                "model.py has no attribute 'Nett'; the closest is 'Net'",
+                "ckptaudit diff model.py:Net good.pth",
+            ),
+            (
+                "model.py:number",
+                [],
+                "is of type int, neither a torch.nn.Module nor a function that builds one",
+                "name a class, a function or an instance: ckptaudit diff model.py:NAME good.pth",
+            ),
+            (
+                "model.py:broken",
+                [],
+                "broken() raised ValueError: no such depth: 17",
+                "for the traceback: ckptaudit diff model.py:broken good.pth --debug",
+            ),
+            (
+                "empty_module.py",
+                [],
+                "holds no model: no torch.nn.Module class, no function that builds one, no instance",
+                "define one there, or name what builds it: ckptaudit diff empty_module.py:NAME good.pth",
+            ),
+            (
+                "syntax.py",
+                [],
+                "line 1 of syntax.py is not valid Python: invalid syntax",
+                "python -m py_compile syntax.py",
+            ),
+            (
+                "imports.py",
+                [],
+                "imports 'no_such_package', which was not found",
+                "pip install no_such_package, or run from the folder that holds it",
+            ),
+            (
+                "nowhere.py",
+                [],
+                "there is no file nowhere.py",
+                "give the path of the file that defines the model, from the current folder",
+            ),
+            (
+                "no_such_package.models:build",
+                [],
+                "there is no module 'no_such_package'",
+                "pip install no_such_package, or run from the folder that holds it",
+            ),
         ],
     )
     def test_a_model_that_cannot_be_built(self, spec, arguments, reason, hint, capsys):
-        lines = fails(capsys, "diff", spec, "good.pth", *arguments)
-        assert lines[0].startswith("ckptaudit: error: ")
-        assert reason in lines[0]
-        assert hint in (lines[1] if len(lines) > 1 else "")
+        expected = [f"ckptaudit: error: {spec}: {reason}", f"hint: {hint}"]
+        assert fails(capsys, "diff", spec, "good.pth", *arguments) == expected
+        assert fails(capsys, "diff", "good.pth", spec, *arguments) == expected  # the order does not matter
 
-    def test_the_hint_works(self, capsys):
-        hint = fails(capsys, "diff", "model.py:Net", "good.pth")[1]
-        command = hint.removeprefix("hint: ckptaudit ").replace("=10", "=2").split()
-        assert main(command) == 1  # built and compared: its keys have another prefix
-        assert "prefix-mismatch" in capsys.readouterr().out
+    @pytest.mark.parametrize(
+        ("argument", "reason"),
+        [
+            ("x", "is not of the form NAME=VALUE"),
+            ("1x=2", "'1x' is no argument name"),
+        ],
+    )
+    def test_a_malformed_argument(self, argument, reason, capsys):
+        assert fails(capsys, "diff", "model.py:Net", "good.pth", "--arg", argument) == [
+            f"ckptaudit: error: --arg {argument}: {reason}",
+            "hint: ckptaudit diff model.py:Net good.pth --arg num_classes=10",
+        ]
 
-    def test_an_argument_without_a_model(self, capsys):
-        (first, hint) = fails(capsys, "diff", "good.pth", "good.pth", "--arg", "x=1")
-        assert first == "ckptaudit: error: --arg: is for a model spec, and good.pth is none"
-        assert hint == "hint: ckptaudit diff model.py:Net CHECKPOINT"
+    def test_every_hint_leads_on_until_the_model_is_built(self, capsys):
+        shutil.copy("good.pth", "my 'best' file.pth")
+        command, followed = ["diff", "model.py", "my 'best' file.pth"], 0
+        while main(command) == 2:
+            command = shlex.split(capsys.readouterr().err.splitlines()[1].removeprefix("hint: ckptaudit "))
+            followed += 1
+        assert (followed, command) == (2, ["diff", "model.py:Net", "my 'best' file.pth", "--arg", "num_classes=10"])
+        assert "model.py:Net (line 9)" in capsys.readouterr().out
+
+    def test_the_hint_of_the_second_side_names_both(self, capsys):
+        hint = fails(capsys, "diff", "model.py:build", "model.py")[1]
+        assert hint == "hint: ckptaudit diff model.py:build model.py:Net"
+
+    def test_the_hint_of_manifest_write_names_its_target(self, capsys):
+        hint = fails(capsys, "manifest", "write", "model.py", "-o", "a b.json")[1]
+        assert hint == "hint: ckptaudit manifest write model.py:Net -o 'a b.json'"
+
+    def test_debug_shows_the_traceback_of_the_users_code(self, capsys):
+        assert main(["diff", "model.py:broken", "good.pth", "--debug"]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert '    raise ValueError("no such depth: 17")' in lines
+        assert lines[-2] == "ckptaudit: error: model.py:broken: broken() raised ValueError: no such depth: 17"
+
+
+def test_an_argument_without_a_model(capsys):
+    assert fails(capsys, "diff", "good.pth", "good.pth", "--arg", "x=1") == [
+        "ckptaudit: error: --arg: is for a model spec, and good.pth is none",
+        "hint: leave it out, or name the model's code",
+    ]
 
 
 class TestUsage:
     @pytest.mark.parametrize(
-        ("arguments", "reason"),
+        ("arguments", "subject", "reason", "hint"),
         [
-            (["--map", "module.*"], "module.*: is no mapping rule"),
-            (["--map", "a.* -> b"], "a.* -> b: has 1 stars on the left and 0 on the right"),
-            (["--drop", "fc{"], "fc{: has an opening brace without a closing one"),
-            (["--output", "table"], "--output table: is not FORMAT=PATH with one of table, concise, json"),
-            (["--output", "json=/no/such/folder/x"], "/no/such/folder/x: cannot be written: No such file or directory"),
+            (["--map", "module.*"], "--map 'module.*'", "is no mapping rule", FROM_TO),
+            (["--map", ""], "--map ''", "is no mapping rule", FROM_TO),
+            (["--map", "a.* -> b"], "--map 'a.* -> b'", "has 1 stars on the left and 0 on the right", FROM_TO),
+            (["--map", "a.* -> {i}*"], "--map 'a.* -> {i}*'", "uses {i} on the right alone", FROM_TO),
+            (
+                ["--drop", "fc{"],
+                "--drop 'fc{'",
+                "has an opening brace without a closing one",
+                "write a brace that belongs to a key as \\{ or \\}",
+            ),
+            (["--output", "table"], "--output table", OUTPUT, "write it as --output json=report.json"),
+            (["--output", "xml=a b"], "--output 'xml=a b'", OUTPUT, "write it as --output json=report.json"),
+            (["--output", "json="], "--output json=", OUTPUT, "write it as --output json=report.json"),
+            (
+                ["--output", "json=no/such/folder/x"],
+                "no/such/folder/x",
+                "cannot be written: No such file or directory",
+                None,
+            ),
+            (["--output", "json=."], ".", "cannot be written: Is a directory", None),
+            (
+                ["--output", "json=./good.pth"],
+                "./good.pth",
+                "is an input of this command and would be overwritten",
+                "name another file",
+            ),
         ],
     )
-    def test_options_of_diff(self, arguments, reason, capsys):
-        assert main(["diff", "good.pth", "good.pth", *arguments]) == 2
-        assert capsys.readouterr().err.splitlines()[0] == f"ckptaudit: error: {reason}"
+    def test_options_of_diff(self, arguments, subject, reason, hint, capsys):
+        before = Path("good.pth").read_bytes()
+        expected = [f"ckptaudit: error: {subject}: {reason}"] + ([f"hint: {hint}"] if hint else [])
+        assert fails(capsys, "diff", "good.pth", "good.pth", *arguments) == expected
+        assert Path("good.pth").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason", "program"),
+        [
+            (["diff"], "the following arguments are required: MODEL, CHECKPOINT", " diff"),
+            (["diff", "a", "b", "--width", "3"], "argument --width: 3 is no number of columns from 40 up", " diff"),
+            (["diff", "a", "b", "--width", "x"], "argument --width: x is no number of columns from 40 up", " diff"),
+            (["diff", "a", "b", "--width", "-5"], "argument --width: -5 is no number of columns from 40 up", " diff"),
+            (["inspect", "x", "--verb"], "unrecognized arguments: --verb", ""),
+            (["manifest"], "the following arguments are required: ACTION", " manifest"),
+            (["manifest", "write", "x"], "the following arguments are required: -o/--output", " manifest write"),
+            (["diff", "a", "b", "--contract"], "argument --contract: expected one argument", " diff"),
+        ],
+    )
+    def test_arguments(self, arguments, reason, program, capsys):
+        status, lines = usage_error(capsys, arguments)
+        assert (status, lines) == (2, [f"ckptaudit: error: arguments: {reason}", f"hint: ckptaudit{program} --help"])
+        with pytest.raises(SystemExit) as caught:
+            main([*program.split(), "--help"])
+        assert caught.value.code == 0
 
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            (["diff"], "the following arguments are required: MODEL, CHECKPOINT"),
             (["diff", "a", "b", "--contract", "loose"], "argument --contract: invalid choice: 'loose'"),
-            (["diff", "a", "b", "--width", "3"], "argument --width: at least 40 columns"),
+            (["diff", "a", "b", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+            (["diff", "a", "b", "--color", "blue"], "argument --color: invalid choice: 'blue'"),
             (["dif"], "argument COMMAND: invalid choice: 'dif'"),
-            (["inspect", "x", "--verb"], "unrecognized arguments: --verb"),
+            (["manifest", "check"], "argument ACTION: invalid choice: 'check'"),
         ],
     )
-    def test_arguments(self, arguments, reason, capsys):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 2
-        out, err = capsys.readouterr()
-        first, hint = err.splitlines()
-        assert out == ""
-        assert first.startswith(f"ckptaudit: error: arguments: {reason}")
-        assert hint.startswith("hint: ckptaudit")
+    def test_choices(self, arguments, reason, capsys):
+        status, (first, hint) = usage_error(capsys, arguments)
+        assert status == 2
+        assert first.startswith(f"ckptaudit: error: arguments: {reason} (choose from ")
         assert hint.endswith("--help")
 
-    def test_an_unknown_rule(self, capsys):
-        assert fails(capsys, "explain", "shape-mismach") == [
-            "ckptaudit: error: shape-mismach: is no rule",
-            "hint: ckptaudit explain shape-mismatch",
-        ]
+    @pytest.mark.parametrize(
+        ("text", "hint"),
+        [
+            ("shape-mismach", "ckptaudit explain shape-mismatch"),
+            ("ckpt999", "ckptaudit explain CKPT905"),
+            ("xyzzy", "list every rule: ckptaudit explain"),
+        ],
+    )
+    def test_an_unknown_rule(self, text, hint, capsys):
+        assert fails(capsys, "explain", text) == [f"ckptaudit: error: {text}: is no rule", f"hint: {hint}"]
+        assert main(hint.partition("ckptaudit ")[2].split()) == 0
 
-    def test_no_command_prints_the_help(self, capsys):
+    def test_no_command_prints_the_help_as_an_error(self, capsys):
         assert main([]) == 2
-        assert "ckptaudit diff model.py" in capsys.readouterr().out
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "ckptaudit diff model.py" in err
 
 
 class TestManifests:
@@ -340,28 +522,79 @@ class TestManifests:
         assert first == "ckptaudit: error: m.json: is a manifest: it describes a state dict and holds no tensors"
         assert main(hint.removeprefix("hint: ckptaudit ").split()) == 0
 
-    def test_a_target_that_cannot_be_written(self, capsys):
-        (first,) = fails(capsys, "manifest", "write", "good.pth", "-o", "no/such/folder.json")
-        assert first == "ckptaudit: error: no/such/folder.json: cannot be written: No such file or directory"
+    @pytest.mark.parametrize(
+        ("target", "reason", "hint"),
+        [
+            ("no/such/folder.json", "cannot be written: No such file or directory", []),
+            (".", "cannot be written: Is a directory", []),
+            ("good.pth", "is an input of this command and would be overwritten", ["hint: name another file"]),
+            ("./good.pth", "is an input of this command and would be overwritten", ["hint: name another file"]),
+        ],
+    )
+    def test_a_target_that_cannot_be_written(self, target, reason, hint, capsys):
+        before = Path("good.pth").read_bytes()
+        lines = fails(capsys, "manifest", "write", "good.pth", "-o", target)
+        assert lines == [f"ckptaudit: error: {target}: {reason}", *hint]
+        assert Path("good.pth").read_bytes() == before
+
+    def test_the_code_of_the_model_is_not_overwritten(self, capsys):
+        lines = fails(capsys, "manifest", "write", "model.py:build", "-o", "model.py")
+        assert lines[0] == "ckptaudit: error: model.py: is an input of this command and would be overwritten"
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ('{"schema": "ckptaudit.manifest/1", "tensors": [', "is not valid JSON: Expecting value: line 1 column 48"),
+            ('{"schema": "ckptaudit.manifest/2", "tensors": []}', "is not a manifest: schema is not"),
+            ('{"a": 1, "a": 2, "schema": "ckptaudit.manifest/1"}', "is not valid JSON: an object names 'a' twice"),
+        ],
+    )
+    def test_a_manifest_that_cannot_be_used(self, text, reason, capsys):
+        Path("m.json").write_text(text)
+        for command in (["diff", "good.pth", "m.json"], ["diff", "m.json", "good.pth"], ["manifest", "show", "m.json"]):
+            first, hint = fails(capsys, *command)
+            assert first.startswith(f"ckptaudit: error: m.json: {reason}")
+            assert hint == "hint: write one with: ckptaudit manifest write model.py -o model.manifest.json"
 
 
 def test_failures_in_json_are_reports_too(capsys):
-    assert main(["diff", "good.pth", "missing.pth", "--format", "json"]) == 2
+    assert main(["diff", "good.pth", "missing.pth", "--format", "json", "--exit-zero"]) == 2
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert (report["verdict"], report["exit_status"]) == ("unchecked", 2)
-    assert report["error"]["subject"] == "missing.pth"
-    assert err.startswith("ckptaudit: error: missing.pth: no such file")
+    assert report["error"] == {"subject": "missing.pth", "reason": "no such file", "hint": None}
+    assert err == "ckptaudit: error: missing.pth: no such file\n"
 
 
 def test_one_unreadable_file_does_not_hide_the_others(capsys):
     Path("empty.pth").touch()
-    assert main(["inspect", "empty.pth", "good.pth"]) == 2
+    assert main(["inspect", "empty.pth", "good.pth", "missing.pth"]) == 2
     out, err = capsys.readouterr()
-    assert "good.pth" in out
-    assert "empty.pth" in err
+    assert out.startswith("good.pth   torch-zip")
+    assert err.splitlines() == [
+        "ckptaudit: error: empty.pth: is empty (0 bytes)",
+        "hint: download or copy it again; this copy is incomplete",
+        "ckptaudit: error: missing.pth: no such file",
+    ]
 
 
-def test_debug_shows_the_traceback(capsys):
-    with pytest.raises(Exception, match="no such file"):
-        main(["diff", "good.pth", "missing.pth", "--debug"])
+@pytest.mark.parametrize("command", [["diff", "good.pth", "missing.pth"], ["inspect", "missing.pth"]])
+def test_debug_shows_the_traceback_above_the_sentence(command, capsys):
+    assert main([*command, "--debug"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "ckptaudit: error: missing.pth: no such file"
+
+
+def test_a_fault_of_our_own_is_a_sentence_too(capsys, monkeypatch):
+    monkeypatch.setattr("ckptaudit.cli.diff.diff", lambda *_, **__: 1 // 0)
+    assert fails(capsys, "diff", "good.pth", "good.pth") == [
+        "ckptaudit: error: internal error: ZeroDivisionError: integer division or modulo by zero",
+        "hint: run it again with --debug and report the traceback",
+    ]
+
+
+def test_a_file_name_cannot_forge_a_line(capsys):
+    assert fails(capsys, "inspect", "a\nckptaudit: error: b\x1b[31m") == [
+        "ckptaudit: error: a\\nckptaudit: error: b\\x1b[31m: no such file"
+    ]

@@ -147,9 +147,10 @@ def specs(draw):
 
 @st.composite
 def manifests(draw):
+    tensors = draw(st.dictionaries(NAMES, specs(), max_size=5))
     return Manifest(
-        draw(st.dictionaries(NAMES, specs(), max_size=5)),
-        draw(st.dictionaries(NAMES, NAMES, max_size=3)),
+        tensors,
+        draw(st.dictionaries(NAMES.filter(lambda key: key not in tensors), NAMES, max_size=3)),
         draw(st.none() | st.dictionaries(NAMES, st.none() | st.integers(0, 5), max_size=3)),
         draw(st.dictionaries(NAMES, specs(), max_size=2)),
         draw(NAMES),

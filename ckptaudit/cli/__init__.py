@@ -8,27 +8,29 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..errors import CkptauditError
-from .streams import terminal_width, write, write_error
+from ..errors import UsageError
+from .streams import MIN_WIDTH, terminal_width, write, write_error
 
 CONTRACTS = ("open", "partial", "strict", "exact", "resume")
 FORMATS = ("table", "concise", "json")
 
-_EXIT = """exit status: 0 the contract is kept, 1 it is broken, 2 it could not be (fully) checked"""
+_EXIT = """exit status: 0 the contract is kept, 1 it is broken,
+             2 it could not be (fully) checked"""
 
 _MAIN = """examples:
-  ckptaudit diff model.py resnet50.pth          does this file load into that model?
-  ckptaudit inspect resnet50.pth                what is in this file?
-  ckptaudit explain CKPT201                     what does this finding mean?
+  ckptaudit diff model.py resnet50.pth    does this file load into that model?
+  ckptaudit inspect resnet50.pth          what is in this file?
+  ckptaudit explain CKPT201               what does this finding mean?
 """
 _DIFF = """examples:
   ckptaudit diff model.py resnet50.pth
   ckptaudit diff model.py:Net run/last.ckpt --arg num_classes=10
-  ckptaudit diff torchvision.models:resnet50 'gan.pth#generator' --map 'module.* -> *'
+  ckptaudit diff torchvision.models:resnet50 'x.pth#net' --map 'module.* -> *'
   ckptaudit diff old.safetensors new.safetensors --format json
 
-A model is FILE.py, FILE.py:NAME or PACKAGE.MODULE:NAME; a checkpoint is a file, a folder with an index, or
-FILE#PATH for a state dict inside it; a manifest stands for either.
+A model is FILE.py, FILE.py:NAME or PACKAGE.MODULE:NAME; a checkpoint is a file,
+a folder with an index, or FILE#PATH for a state dict inside it; a manifest
+stands for either.
 """
 _INSPECT = """examples:
   ckptaudit inspect resnet50.pth
@@ -55,24 +57,29 @@ class _Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", _Help)
         super().__init__(**options)
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help to a stream that may be closed, or hold ASCII alone."""
+        write(file or sys.stdout, self.format_help())
+
     def error(self, message: str) -> NoReturn:
-        write(sys.stderr, f"ckptaudit: error: arguments: {message}\nhint: {self.prog} --help\n")
+        """End with the sentence of every other error."""
+        write_error(UsageError("arguments", message, f"{self.prog} --help"))
         raise SystemExit(2)
 
 
 class _Rule(argparse.Action):
     """Collect --map and --drop in the order in which they were written: later rules see the earlier ones' names."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        line = f"drop {values}" if option == "--drop" else values
-        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), line])
+    def __call__(self, _parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), (option, values)])
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every command."""
     parser = _Parser(
         prog="ckptaudit",
-        description="Know what a checkpoint does to your model before you load it. Nothing in a file is ever executed.",
+        description="Know what a checkpoint does to your model before you load it.\n"
+        "Nothing in a file is ever executed.",
         epilog=f"{_MAIN}\n{_EXIT}",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
@@ -90,18 +97,17 @@ def _add(commands: Any, name: str, summary: str, epilog: str, formats: Sequence[
     )
     if formats:
         parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
-    parser.add_argument("--width", type=_positive, metavar="N", help="columns; default: the terminal's, at most 100")
+    parser.add_argument("--width", type=_width, metavar="N", help="columns; default: the terminal's, at most 100")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: auto")
     parser.add_argument("-v", "--verbose", action="store_true", help="show notes and every row")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 40:
-        raise argparse.ArgumentTypeError("at least 40 columns")
-    return value
+def _width(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < MIN_WIDTH:
+        raise argparse.ArgumentTypeError(f"{text} is no number of columns from {MIN_WIDTH} up")
+    return int(text)
 
 
 def _add_diff(commands: Any) -> None:
@@ -135,6 +141,7 @@ def _add_manifest(commands: Any) -> None:
     parser = commands.add_parser(
         "manifest",
         help="write or show the committed description of a model or checkpoint",
+        description="A manifest describes a state dict without its values: names, shapes, dtypes.",
         epilog=_MANIFEST,
     )
     actions = parser.add_subparsers(
@@ -166,54 +173,36 @@ def command() -> NoReturn:
     gc.set_threshold(100_000)
     status = main()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; every failure ends as a sentence on standard error."""
-    parser = build_parser()
-    options = parser.parse_args(argv)
+    options = argparse.Namespace(debug=False)
+    try:
+        parser = build_parser()
+        options = parser.parse_args(argv, options)
+        return _run(parser, options)
+    except KeyboardInterrupt:
+        write(sys.stderr, "ckptaudit: interrupted\n")
+        return 130
+    except Exception as error:
+        write_error(error, debug=options.debug)
+        return 2
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.version:
         from .. import __version__
 
         write(sys.stdout, f"ckptaudit {__version__}\n")
         return 0
     if options.command is None:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         return 2
-    try:
-        return _run(options)
-    except BrokenPipeError:
-        _silence_stdout()
-        return 0
-    except KeyboardInterrupt:
-        write(sys.stderr, "ckptaudit: interrupted\n")
-        return 130
-
-
-def _run(options: argparse.Namespace) -> int:
     from importlib import import_module
 
-    command = import_module(f".{options.command}", __name__)
-    try:
-        status: int = command.run(options)
-        return status
-    except CkptauditError as error:
-        if options.debug:
-            raise
-        write_error(error)
-    except Exception as error:
-        if options.debug or isinstance(error, BrokenPipeError):
-            raise
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        write_error(CkptauditError("internal error", what, "run it again with --debug and report the traceback"))
-    return 2
-
-
-def _silence_stdout() -> None:
-    """Point standard output at nothing: the interpreter's last flush would fail again."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status: int = import_module(f".{options.command}", __name__).run(options)
+    return status

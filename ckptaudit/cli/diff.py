@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
 from ..audit import diff
 from ..errors import CkptauditError, FormatError, UsageError
 from ..policy import SCHEMA, Report
 from ..report import FORMATS, render
+from ..textfile import refuse_input, write_text
 from .streams import terminal_width, write_report
+
+if TYPE_CHECKING:
+    from ..mapping.mapping import KeyMapping
+    from ..mapping.rules import Rule
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare, write the report to standard output and to every --output, return the exit status."""
     outputs = [_output(text) for text in options.output]
+    for _, path in outputs:
+        refuse_input(path, [options.model, options.checkpoint])
     try:
         report = diff(
             options.model,
             options.checkpoint,
             contract=options.contract,
-            mapping=options.rules or (),
+            mapping=_mapping(options.rules or ()),
             arguments=options.arg,
         )
     except CkptauditError as error:
@@ -31,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         raise
     width = terminal_width(options.width)
     for form, path in outputs:
-        _write(path, render(report, form, width, options.verbose))
+        write_text(path, render(report, form, width, options.verbose))
     write_report(render(report, options.format, width, options.verbose), options.color)
     return _status(report, options.exit_zero)
 
@@ -40,19 +49,29 @@ def _status(report: Report, exit_zero: bool) -> int:
     return 0 if exit_zero and report.verdict == "broken" else report.exit_status
 
 
+def _mapping(rules: Sequence[tuple[str, str]]) -> KeyMapping | None:
+    """Read --map and --drop in their order; an error names the option as it was written."""
+    if not rules:
+        return None
+    from ..keys import KeyPattern
+    from ..mapping.mapping import KeyMapping
+    from ..mapping.rules import Drop, parse_rule
+
+    parsed: list[Rule] = []
+    for option, text in rules:
+        try:
+            parsed.append(Drop(KeyPattern.parse(text)) if option == "--drop" else parse_rule(text))
+        except UsageError as error:
+            raise UsageError(f"{option} {quote(text)}", error.reason, error.hint) from None
+    return KeyMapping(tuple(parsed))
+
+
 def _output(text: str) -> tuple[str, str]:
     form, equals, path = text.partition("=")
     if not (equals and path and form in FORMATS):
-        raise UsageError(f"--output {text}", f"is not FORMAT=PATH with one of {', '.join(FORMATS)}")
+        reason = f"is not FORMAT=PATH; FORMAT is one of {', '.join(FORMATS)}"
+        raise UsageError(f"--output {quote(text)}", reason, "write it as --output json=report.json")
     return form, path
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(path, f"cannot be written: {error.strerror}") from None
 
 
 def _failure(error: CkptauditError, contract: str) -> dict[str, Any]:

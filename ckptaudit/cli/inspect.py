@@ -11,14 +11,12 @@ from .streams import terminal_width, write_error, write_report
 
 def run(options: argparse.Namespace) -> int:
     """Show each file; one that cannot be read does not hide the others."""
-    status = 0
-    for index, path in enumerate(options.files):
+    status, gap = 0, ""
+    for path in options.files:
         try:
             inspection = inspect(path)
         except CkptauditError as error:
-            if options.debug:
-                raise
-            write_error(error)
+            write_error(error, debug=options.debug)
             status = 2
             continue
         if options.format == "json":
@@ -29,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
             from ..report.inspection import render_inspection
 
             text = render_inspection(inspection, terminal_width(options.width), options.verbose)
-            write_report(("\n" if index else "") + text, options.color)
+            write_report(gap + text, options.color)
+            gap = "\n"
         status = max(status, 0 if inspection.ok else 1)
     return status

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from ..json_text import to_lines
 from ..manifest import Manifest, TensorSpec
 from ..sources import open_source
+from ..textfile import refuse_input
+from ..words import plural, visible
 from .streams import write_report
 
 
@@ -13,14 +16,17 @@ def run(options: argparse.Namespace) -> int:
     """Write or show the manifest of a model, a checkpoint or a manifest file."""
     usage = f"ckptaudit manifest {options.action} {{model}}"
     if options.action == "write":
-        usage += f" -o {options.output}"
+        from shlex import quote
+
+        refuse_input(options.output, [options.source])
+        usage += f" -o {quote(options.output)}"
     with open_source(options.source, options.arg, usage) as source:
         manifest = source.manifest
     if options.action == "write":
         manifest.save(options.output)
-        write_report(f"{options.output}: {len(manifest):,} tensors of {options.source}\n")
+        write_report(visible(f"{options.output}: {plural(len(manifest), 'tensor')} of {options.source}") + "\n")
     else:
-        write_report(manifest.dumps() if options.format == "json" else _text(manifest))
+        write_report(to_lines(manifest.to_json()) if options.format == "json" else _text(manifest))
     return 0
 
 
@@ -30,9 +36,10 @@ def _text(manifest: Manifest) -> str:
     lines += [f"{key}  {kind}" for key, kind in manifest.entries.items()]
     lines += [f"{_line(key, spec)} persistent=False" for key, spec in manifest.non_persistent.items()]
     lines += [f"{' = '.join(group)}  tied" for group in manifest.ties()]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{visible(line)}\n" for line in lines)
 
 
 def _line(key: str, spec: TensorSpec) -> str:
-    extra = "" if spec.layout == "strided" else f" {spec.layout}"
-    return f"{key}  {spec.shape} {spec.dtype}{extra} {spec.kind}"
+    shape = "" if spec.layout == "uninitialized" else f"{spec.shape} "  # a lazy parameter has none yet
+    layout = "" if spec.layout == "strided" else f" {spec.layout}"
+    return f"{key}  {shape}{spec.dtype}{layout} {spec.kind}"

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TextIO
 
-from ..errors import CkptauditError
+from ..errors import CkptauditError, UsageError
+from ..words import visible
 
-MAX_WIDTH = 100
+MIN_WIDTH, MAX_WIDTH = 40, 100
 _COLOURS = {"error": "31", "warning": "33", "note": "36"}
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x0A), *range(0x0B, 0x20), *range(0x7F, 0xA0))}
 
 
 def terminal_width(wanted: int | None) -> int:
-    """Return the width to write for: the one asked for, else COLUMNS, else the terminal's, at most 100."""
-    if wanted:
-        return wanted
-    if os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0:
-        return min(int(os.environ["COLUMNS"]), MAX_WIDTH)
+    """Return the width to write for: the one asked for, else COLUMNS, else the terminal's, from 40 to 100."""
+    return wanted or max(MIN_WIDTH, min(_columns() or MAX_WIDTH, MAX_WIDTH))
+
+
+def _columns() -> int:
+    with contextlib.suppress(ValueError):
+        if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
+            return columns
     try:
-        return min(os.get_terminal_size(sys.stdout.fileno()).columns or MAX_WIDTH, MAX_WIDTH)
-    except (OSError, ValueError, AttributeError):
-        return MAX_WIDTH
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError, AttributeError):  # no terminal, a closed stream, no stream at all
+        return 0
 
 
-def wants_colour(choice: str, stream: TextIO) -> bool:
+def wants_colour(choice: str, stream: TextIO | None) -> bool:
     """Decide on colour: the option, then NO_COLOR, then FORCE_COLOR, then whether it is a terminal."""
     if choice != "auto":
         return choice == "always"
     if os.environ.get("NO_COLOR"):
         return False
-    if os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE", "0") != "0":
+    if os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def write_report(text: str, colour: str = "never") -> None:
@@ -52,16 +57,38 @@ def _coloured(line: str) -> str:
     return f"\x1b[1;{_COLOURS[level]}m{head}{bracket}\x1b[0m{rest}"
 
 
-def write(stream: TextIO, text: str) -> None:
-    """Write text that the stream's encoding may not hold, without an exception for it."""
+def write(stream: TextIO | None, text: str) -> None:
+    """Write text that the stream's encoding may not hold, without an exception for it.
+
+    A reader that has gone away (``| head``) wants no more, and changes no exit status. Raises UsageError where
+    standard output cannot be written for another reason.
+    """
+    if stream is None:  # the process was started with this stream closed
+        return
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        _silence(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise UsageError("standard output", f"cannot be written: {error.strerror}") from None
 
 
-def write_error(error: CkptauditError) -> None:
-    """Write an error's sentence and its hint to standard error."""
-    lines = [f"ckptaudit: error: {error.subject}: {error.reason}"]
+def _silence(stream: TextIO) -> None:
+    """Point a stream at nothing: the interpreter's last flush would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def write_error(error: Exception, *, debug: bool = False) -> None:
+    """Write an error's sentence and its hint to standard error, after its traceback where that is wanted."""
+    if debug:
+        import traceback
+
+        write(sys.stderr, "".join(traceback.format_exception(error)))
+    if not isinstance(error, CkptauditError):
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        error = CkptauditError("internal error", what, "run it again with --debug and report the traceback")
+    write(sys.stderr, f"ckptaudit: error: {visible(error.subject)}: {visible(error.reason)}\n")
     if error.hint:
-        lines.append(f"hint: {error.hint}")
-    write(sys.stderr, "\n".join(lines).translate(_CONTROL) + "\n")
+        write(sys.stderr, f"hint: {visible(error.hint)}\n")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ..records import dataclass
 from typing import Any
 
 from ..manifest import Manifest, TensorSpec
+from ..records import dataclass
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Which tensor of a checkpoint becomes which tensor of a model."""

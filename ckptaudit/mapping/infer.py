@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ..records import dataclass
 from typing import Literal
 
 from ..keys import fold
 from ..manifest import Manifest
+from ..records import dataclass
 from .mapping import KeyMapping
 from .rules import WRAPPERS, Rename, Rule, StripWrappers, escape
 
@@ -151,7 +151,8 @@ def _prefix_cause(left: _Leftovers) -> Iterator[Cause]:
     best = readings[0]
     enough = PREFIX_SHARE * min(len(left.saved), len(left.wanted))
     rivals = [r for r in readings[1:] if len(r.fitting) >= RIVAL_SHARE * len(best.fitting) and r.contradicts(best)]
-    if len(best.fitting) >= enough and not rivals:
+    whole = best.kind == "wrapper" and len(best.named) == len(left.saved)  # its name alone is evidence
+    if (whole or len(best.fitting) >= enough) and not rivals:
         explained = tuple((left.origin[source], target) for source, target in best.named.items())
         yield Cause(best.kind, best.rule, _prefix_rows(best), explained)
 

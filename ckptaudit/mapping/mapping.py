@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ..records import dataclass, replace
 
 from ..manifest import Manifest, TensorSpec
+from ..records import dataclass, replace
 from .rules import Rule, parse_rule
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from ..records import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from ..errors import UsageError
 from ..keys import KeyPattern
+from ..records import dataclass
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..keys import fold
 from ..policy import Graded, Report
+from ..words import visible
+from .layout import folded_keys
 
 MAX_PATTERNS = 3
 
@@ -13,16 +14,16 @@ def render_concise(report: Report) -> str:
     name = report.checkpoint.name
     lines = [f"{name}: {_line(graded)}" for graded in report.findings]
     lines.append(f'{name}: contract "{report.contract.name}": {report.verdict}')
-    return "\n".join(lines) + "\n"
+    return "".join(f"{visible(line)}\n" for line in lines)
 
 
 def _line(graded: Graded) -> str:
-    """A safe fix says what it is about; without one the keys do."""
+    """Return one finding: its safe fix says what it is about; without one the keys do."""
     finding = graded.finding
     text = f"{graded.level} {finding.rule.code} {finding.rule.name}: {finding.message}"
     safe = next((fix.do for fix in finding.fixes if fix.safety == "safe"), None)
     if safe:
         return f"{text} [safe fix: {safe}]"
-    patterns = [str(pattern) for pattern in fold(finding.keys)]
+    patterns = folded_keys(finding)
     more = f" and {len(patterns) - MAX_PATTERNS} more" if len(patterns) > MAX_PATTERNS else ""
     return f"{text}: {', '.join(patterns[:MAX_PATTERNS])}{more}" if patterns else text

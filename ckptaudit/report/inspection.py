@@ -21,7 +21,7 @@ def render_inspection(inspection: Inspection, width: int, verbose: bool) -> str:
     lines += _candidates(inspection, width)
     if checkpoint.siblings:
         beside = ", ".join(f"{name} ({kind})" for name, kind in checkpoint.siblings.items())
-        lines += wrap(f"beside it: {beside}", width, "  ", "  ")
+        lines += wrap(f"{'beside it' if inspection.chosen else 'top level'}: {beside}", width, "  ", "  ")
     if verbose and checkpoint.details:
         facts = ", ".join(f"{name} {value}" for name, value in checkpoint.details.items())
         lines += wrap(f"container: {facts}", width, "  ", "  ")
@@ -88,7 +88,7 @@ def _keys(manifest: Manifest, width: int, verbose: bool) -> list[str]:
         shape = str(tuple(spec.shape)) + ("" if spec.layout == "strided" else f" {spec.layout}")
         groups.setdefault((shape, spec.dtype), []).append(key)
     rows = [
-        (str(pattern), shape, dtype, f"{sum(1 for _ in pattern.expand()):,}")
+        (str(pattern), shape, dtype, f"{pattern.count:,}")
         for (shape, dtype), keys in groups.items()
         for pattern in fold(keys)
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ..keys import fold
 from ..rules import Finding
+from ..words import visible
 
 
 def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
@@ -17,16 +18,19 @@ def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, ...], list[str]] = {}
     for key, *values in finding.rows:
         groups.setdefault(tuple(values), []).append(key)
-    return [
-        (str(pattern), *values, f"{sum(1 for _ in pattern.expand()):,}")
-        for values, keys in groups.items()
-        for pattern in fold(keys)
-    ]
+    return [(str(pattern), *values, f"{pattern.count:,}") for values, keys in groups.items() for pattern in fold(keys)]
+
+
+def folded_keys(finding: Finding) -> list[str]:
+    """Return a finding's keys as patterns; rules of a mapping, which are patterns already, as they are."""
+    if finding.rule.columns[:1] == ("rule",):
+        return list(finding.keys)
+    return [str(pattern) for pattern in fold(finding.keys)]
 
 
 def wrap(text: str, width: int, indent: str = "", hanging: str = "") -> list[str]:
     """Break a sentence into lines of at most ``width`` columns at blanks; longer words break at dots and commas."""
-    return wrap_words(text.split(" "), width, indent, hanging)
+    return wrap_words(visible(text).split(" "), width, indent, hanging)
 
 
 _OPTION = re.compile(r"--\S+ '[^']*'|\S+")
@@ -34,14 +38,15 @@ _OPTION = re.compile(r"--\S+ '[^']*'|\S+")
 
 def wrap_command(text: str, width: int, indent: str = "", hanging: str = "") -> list[str]:
     """Break a line of command-line options, leaving each option whole with its quoted value."""
-    return wrap_words(_OPTION.findall(text), width, indent, hanging)
+    return wrap_words(_OPTION.findall(visible(text)), width, indent, hanging)
 
 
 def wrap_words(words: Iterable[str], width: int, indent: str, hanging: str) -> list[str]:
     """Set words into lines of at most ``width`` columns, the first after ``indent``, the rest after ``hanging``."""
     lines, line = [], indent
-    for word in (piece for word in words for piece in break_word(word, width - len(hanging))):
-        start = line == indent or line == hanging
+    room = width - max(len(indent), len(hanging))
+    for word in (piece for whole in words for piece in break_word(whole, room)):
+        start = line in (indent, hanging)
         if not start and len(line) + 1 + len(word) > width:
             lines.append(line)
             line, start = hanging, True

@@ -36,15 +36,22 @@ def render_rule(rule: Rule, width: int) -> str:
 
 
 def render_rule_list(rules: Iterable[Rule], width: int) -> str:
-    """Return one line per rule, and what the contracts mean."""
+    """Return one row per rule, or two where one is too narrow, and what the contracts mean."""
     lines = []
     for rule in rules:
         level = rule.breaks.name if rule.breaks is not None else f"({rule.fixed})"
-        lines += wrap(rule.summary, width, f"{rule.code}  {rule.name:<27}  {level:<9}  ", " " * 21)
+        label = f"{rule.code}  {rule.name:<27}  {level:<9}  "
+        if width < _ONE_ROW:
+            lines += [*wrap(label.rstrip(), width, hanging=" " * 9), *wrap(rule.summary, width, " " * 9, " " * 9)]
+        else:
+            lines += wrap(rule.summary, width, label, " " * len(label))
     lines += ["", "Contracts, each with all before it:"]
     lines += [line for c in Contract for line in wrap(c.promise, width, f"  {c.name:<8} ", " " * 11)]
-    lines += ["", "ckptaudit explain CKPT201   shows one rule"]
-    return "\n".join(lines) + "\n"
+    lines += ["", *wrap("ckptaudit explain CKPT201   shows one rule", width)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+_ONE_ROW = 90
 
 
 def render_rule_markdown(rule: Rule, command: str, output: str) -> str:

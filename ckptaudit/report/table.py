@@ -9,11 +9,11 @@ from tabulate import tabulate
 from ..outcome import LoadOutcome
 from ..policy import Graded, Report, Side
 from ..rules import Finding
-from ..words import decimal_count, plural
+from ..words import decimal_count, plural, visible
 from .layout import break_word, folded_rows, wrap, wrap_command
 
 MAX_ROWS = 20
-_MIN_COLUMN = 12
+_MIN_COLUMN = 4
 
 
 def render_table(report: Report, width: int, verbose: bool) -> str:
@@ -37,13 +37,13 @@ def render_table(report: Report, width: int, verbose: bool) -> str:
 def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, indent: str = "  ") -> list[str]:
     """Lay cells out in columns of at most ``width`` in all. Cells too wide are wrapped, never cut."""
     columns = len(headers) or max(map(len, rows))
-    table = [[str(cell) for cell in row] for row in rows]
-    widths = [max((len(row[i]) for row in [*table, list(headers)] if i < len(row)), default=0) for i in range(columns)]
+    table = [[visible(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max((len(row[i]) for row in table if i < len(row)), default=0) for i in range(columns)]
     room = width - len(indent) - 2 * (columns - 1)
     while sum(widths) > room and max(widths) > _MIN_COLUMN:
         widths[widths.index(max(widths))] -= 1
-    wrapped = [["\n".join(_cell(cell, widths[i])) for i, cell in enumerate(row)] for row in table]
-    text = tabulate(wrapped, headers=headers, tablefmt="plain", disable_numparse=True)
+    wrapped = [["\n".join(_cell(cell, widths[i])) for i, cell in enumerate(row)] for row in table if row]
+    text = tabulate(wrapped, tablefmt="plain", disable_numparse=True)  # its headers would be two columns wider
     return [indent + line for line in text.splitlines()]
 
 
@@ -62,8 +62,9 @@ def _head(report: Report, width: int) -> list[str]:
     if max(map(len, lines)) > width:
         two_lines = [row for full in rows for row in (full[:2], ["", "   ".join(filter(None, full[2:]))])]
         lines = grid(two_lines, (), width)
-    if remark := _remark(report.checkpoint):
-        lines += wrap(remark, width, "  ", "  ")
+    for side in sides:
+        if remark := _remark(side):
+            lines += wrap(remark, width, "  ", "  ")
     return lines
 
 
@@ -73,7 +74,7 @@ def _size(side: Side) -> str:
 
 def _remark(side: Side) -> str:
     where = "".join(f'["{part}"]' for part in side.choice.split(".")) if side.choice else ""
-    parts = [f"the state dict was read at {where}"] if where else []
+    parts = [f"the {side.role}'s state dict was read at {where}"] if where else []
     if side.siblings:
         parts.append(f"the file also holds {', '.join(side.siblings)}")
     return "; ".join(parts)
@@ -114,7 +115,8 @@ def _loads(report: Report, width: int) -> list[str]:
     headers = ["load_state_dict", "as is"]
     outcomes = [report.outcome_as_is]
     if report.mapping is not None:
-        headers.append("with the mapping" if report.mapping.given else "with the safe fix")
+        parts = [("the mapping", report.mapping.given), ("the safe fix", report.mapping.proposed)]
+        headers.append(f"with {' and '.join(name for name, rules in parts if rules)}")
         outcomes.append(report.outcome)
     rows = [
         ["strict=False", *(_non_strict(outcome, total) for outcome in outcomes)],
@@ -130,15 +132,31 @@ def _non_strict(outcome: LoadOutcome, total: int) -> str:
 
 
 def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
-    kept = f'Contract "{report.contract.name}": {report.verdict}.'
     counts = {level: report.count(level) for level in ("error", "warning", "note")}
-    if not any(counts.values()):
-        total = plural(len(report.alignment.matched_keys), "tensor")
-        return [f"All {total} match by name, shape and dtype. {kept}", "Not checked: values."]
-    words = [plural(count, level) for level, count in counts.items() if count]
-    hidden = " (-v shows notes)" if counts["note"] and not verbose else ""
-    lines = wrap(f"{', '.join(words)}{hidden}. {kept}", width)
+    sentences = [] if counts["error"] or counts["warning"] else _agreement(report)
+    if any(counts.values()):
+        hidden = " (-v shows notes)" if counts["note"] and not verbose else ""
+        sentences.append(", ".join(plural(count, level) for level, count in counts.items() if count) + f"{hidden}.")
+    lines = wrap(f'{" ".join(sentences)} Contract "{report.contract.name}": {report.verdict}.', width)
+    if report.verdict == "kept":
+        lines.append("Not checked: values.")
     worst = next((graded for graded in report.findings if graded.level == "error"), None)
     if worst is not None:
         lines.append(f"next: ckptaudit explain {worst.finding.rule.code}")
     return lines
+
+
+def _agreement(report: Report) -> list[str]:
+    """Say what fits, where nothing worse than a note was found."""
+    outcome, total = report.outcome, len(report.alignment.model.all_keys)
+    if not outcome.strict:
+        return []
+    cast = len(report.alignment.dtype_mismatches)
+    how = "name and shape" if cast or report.mapping else "name, shape and dtype"
+    under = " under the mapping" if report.mapping else ""
+    share = f"All {total:,}" if outcome.loaded == total else f"{outcome.loaded:,} of {total:,}"
+    match = "The only tensor matches" if total == 1 else f"{share} tensors match"
+    sentences = [f"{match} by {how}{under}."]
+    if cast:
+        sentences.append(f"The load casts {cast:,} to the model's dtype.")
+    return sentences

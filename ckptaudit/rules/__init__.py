@@ -15,6 +15,7 @@ _DEFINED = [value for area in _AREAS for value in vars(area).values() if isinsta
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    *safety.CHECKS,
     *files.CHECKS,
     *keys.ROOT_CAUSES,
     *tensors.CHECKS,
@@ -43,5 +44,5 @@ def find_rule(text: str) -> Rule:
 
     names = [rule.name for rule in RULES.values()] + list(RULES)
     close = get_close_matches(text.lower(), names, n=1) or get_close_matches(text.upper(), names, n=1)
-    hint = f"ckptaudit explain {close[0]}" if close else "ckptaudit explain   lists every rule"
+    hint = f"ckptaudit explain {close[0]}" if close else "list every rule: ckptaudit explain"
     raise UsageError(text, "is no rule", hint)

@@ -17,7 +17,7 @@ MISSING_KEY = Rule(
     name="missing-key",
     breaks=Contract.strict,
     silent="under strict=False",
-    summary="in the model, not in the checkpoint",
+    summary="a tensor of the model is not in the checkpoint",
     messages={"": "{count} {tensors} of the model {are} not in the checkpoint"},
     details={"": "strict=True raises; strict=False leaves {them} at the model's initial values"},
     columns=("key", "model"),
@@ -30,7 +30,7 @@ UNEXPECTED_KEY = Rule(
     name="unexpected-key",
     breaks=Contract.strict,
     silent="under strict=False",
-    summary="in the checkpoint, not in the model",
+    summary="a key of the checkpoint has no place in the model",
     messages={"": "{count} key{s} of the checkpoint {have} no place in the model"},
     details={"": "strict=True raises; strict=False ignores {them}"},
     columns=("key", "checkpoint"),
@@ -43,7 +43,7 @@ PREFIX_MISMATCH = Rule(
     name="prefix-mismatch",
     breaks=Contract.strict,
     silent="under strict=False",
-    summary="one prefix or wrapper explains all leftovers (module., _orig_mod., model.)",
+    summary="one prefix or wrapper (module., _orig_mod., model.) keeps the names of the two sides apart",
     messages={
         "strip": 'checkpoint keys carry "{prefix}", model keys do not ({count} {tensors})',
         "add": 'model keys carry "{prefix}", checkpoint keys do not ({count} {tensors})',
@@ -63,7 +63,7 @@ RENAMED_KEY = Rule(
     name="renamed-key",
     breaks=Contract.strict,
     silent="under strict=False",
-    summary="a one-to-one renaming explains leftovers on both sides",
+    summary="tensors have another name in the model, one to one",
     messages={"": "{count} {tensors} {have} another name in the model, with the same shapes"},
     details={"": "strict=True raises; strict=False leaves {them} at the model's initial values"},
     columns=("checkpoint", "model"),
@@ -88,7 +88,7 @@ NESTED_STATE_DICT = Rule(
     code="CKPT106",
     name="nested-state-dict",
     fixed="note",
-    summary='the state dict sits under ["state_dict"], ["model"], ...',
+    summary='the state dict lies inside the saved object: at ["state_dict"], ["model"], ...',
     messages={"": "the state dict lies at {where}; the file as a whole is not one"},
     columns=(),
     silent="yes",
@@ -167,7 +167,7 @@ def _then(evidence: Evidence, *, several: bool) -> str:
 
 
 def _breaks(evidence: Evidence) -> Contract | None:
-    """A cause that keeps every tensor out breaks even a non-strict load's promise."""
+    """Return what a cause breaks beyond its rule: one that keeps every tensor out breaks ``partial`` too."""
     return None if evidence.outcome_as_is.loaded else Contract.partial
 
 

@@ -68,7 +68,7 @@ EXTRA_STATE_MISSING = Rule(
     name="extra-state-missing",
     breaks=Contract.strict,
     silent="under strict=False",
-    summary="_extra_state is absent or new",
+    summary="the _extra_state of a module is on one side alone",
     messages={
         "missing": "{count} extra state{s} of the model {are} not in the checkpoint",
         "unexpected": "{count} extra state{s} of the checkpoint {have} no module to go to",
@@ -97,7 +97,7 @@ PARAMETRIZATION_CHANGED = Rule(
     name="parametrization-changed",
     breaks=Contract.strict,
     silent="under strict=False",
-    summary="weight against weight_g/weight_v or parametrizations.weight.original*",
+    summary="one weight in two forms: weight, weight_g and weight_v, parametrizations.weight.original*",
     messages={"": "{count} {tensors} of the checkpoint saved under another parametrization than the model's"},
     details={"": "strict=True raises; strict=False leaves the parametrized tensors at their initial values"},
     columns=("checkpoint", "model"),

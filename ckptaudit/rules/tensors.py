@@ -13,10 +13,10 @@ SHAPE_MISMATCH = Rule(
     code="CKPT201",
     name="shape-mismatch",
     breaks=Contract.partial,
-    summary="raises with and without strict",
+    summary="a tensor has another shape in the model: load_state_dict raises, strict or not",
     messages={"": "{count} {tensors} with another shape in the model"},
     details={"": "strict=True and strict=False both raise"},
-    why="A changed head or input layer stops the load even with strict=False, after half of it was copied.",
+    why="A changed head or input layer stops the load even with strict=False, after a part of it was copied.",
     fix="Drop the old tensors and train the new layer, or build the model with the checkpoint's sizes.",
     example="model.fc = nn.Linear(2048, 10)   # the checkpoint has 1000 classes",
 )
@@ -24,7 +24,7 @@ SAME_NUMEL_SHAPE = Rule(
     code="CKPT202",
     name="same-numel-shape",
     breaks=Contract.partial,
-    summary="as shape-mismatch, but a transpose or reshape would fit",
+    summary="a tensor has another shape and as many values: a transpose or a reshape may be what is missing",
     messages={"": "{count} {tensors} with another shape and the same number of values in the model"},
     details={"": "strict=True and strict=False both raise; a transpose or a reshape may be what is missing"},
     why="Conv1d against Linear, a transposed weight or fused projections hold the same values in another order.",
@@ -66,7 +66,7 @@ LAYOUT_MISMATCH = Rule(
     code="CKPT205",
     name="layout-mismatch",
     breaks=Contract.partial,
-    summary="sparse, quantized or packed against dense",
+    summary="a tensor is sparse or quantized on one side alone",
     messages={
         "": "{count} {tensors} stored in another layout than the model's",
         "converted": "{count} {tensors} quantized on the way into the model",
@@ -84,10 +84,13 @@ DTYPE_NARROWED = Rule(
     name="dtype-narrowed",
     breaks=Contract.exact,
     silent="yes",
-    summary="the cast loses precision",
+    summary="the model's dtype has less precision or range than the checkpoint's",
     messages={"": "{count} {tensors} saved with more precision or range than the model's dtype has"},
     details={"": "torch casts without a warning; the loaded values are rounded"},
-    why="load_state_dict copies with a cast: evaluation stops matching what was recorded in training.",
+    why=(
+        "load_state_dict casts and warns of nothing: results stop matching those of training. Rounding changes a "
+        "value by up to 2^-11 of itself in float16, and 2^-8 in bfloat16."
+    ),
     fix="Build the model in the checkpoint's dtype: model.to(torch.float32) before loading, or load and then cast.",
     example="nn.Linear(3, 4).bfloat16().load_state_dict(float32_state)",
 )
@@ -96,7 +99,7 @@ DTYPE_KIND_CHANGED = Rule(
     name="dtype-kind-changed",
     breaks=Contract.exact,
     silent="yes",
-    summary="complex to real, or float to integer",
+    summary="the model has another kind of number: complex goes to real, or float to integer",
     messages={"": "{count} {tensors} of another kind of number in the model"},
     details={"": "torch drops what the model's dtype cannot hold (imaginary part, fraction) and returns normally"},
     why="Part of every value is lost, not its last bits.",

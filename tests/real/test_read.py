@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ckptaudit.errors import FormatError
 from ckptaudit.formats import Candidate, Checkpoint, RawTensor, open_checkpoint
 
@@ -136,9 +137,7 @@ def test_torch_package_is_told_apart(real_file: RealFile) -> None:
     with pytest.raises(FormatError) as error:
         open_checkpoint(path)
     assert error.value.subject == str(path)
-    assert (
-        error.value.reason == "is a torch.package archive, which holds code and pickles, not one state dict"
-    )
+    assert error.value.reason == "is a torch.package archive, which holds code and pickles, not one state dict"
     assert "torch.package.PackageImporter" in (error.value.hint or "")
 
 
@@ -161,11 +160,7 @@ def test_the_quirks_are_there(real_file: RealFile) -> None:
     """The files still have what they are in the catalogue for."""
 
     def tensors(name: str):
-        return [
-            spec
-            for one in open_checkpoint(real_file(name)).candidates
-            for spec in one.manifest.tensors.values()
-        ]
+        return [spec for one in open_checkpoint(real_file(name)).candidates for spec in one.manifest.tensors.values()]
 
     assert len(FILES) >= 25
     assert [spec.layout for spec in tensors("cytotrace2_py/resources/background.pt")] == ["sparse_coo"]
