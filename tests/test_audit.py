@@ -150,3 +150,21 @@ def test_a_path_object_names_the_file_in_the_report(path):
     report = ckptaudit.diff(Net(), Path(path))
     assert report.checkpoint.name == str(path)
     assert report.checkpoint.format == "torch-zip"
+
+
+def test_one_rule_may_be_given_as_text():
+    report = ckptaudit.diff(Net(), wrapped(Net().state_dict()), mapping="module.* -> *")
+    assert report.ok
+    assert report.mapping.given == ("module.* -> *",)
+
+
+def test_a_mapping_without_rules_is_none():
+    for mapping in (None, [], (), KeyMapping()):
+        assert ckptaudit.diff(Net(), Net(), mapping=mapping).mapping is None
+
+
+def test_the_same_report_comes_from_a_model_and_its_manifest(path):
+    live, described = ckptaudit.diff(Net(5), path), ckptaudit.diff(Manifest.of(Net(5)), path)
+    assert live.to_json()["findings"] == described.to_json()["findings"]
+    assert (live.outcome.judge, described.outcome.judge) == ("torch", "prediction")
+    assert live.outcome.strict == described.outcome.strict

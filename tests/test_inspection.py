@@ -13,7 +13,7 @@ from torch import nn
 from ckptaudit import FormatError, UsageError
 from ckptaudit.inspection import inspect
 
-STATE = nn.Linear(2, 2).state_dict()
+STATE, OTHER = nn.Linear(2, 2).state_dict(), nn.Linear(2, 2).state_dict()
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +34,13 @@ def test_a_plain_file_is_fine():
 
 
 def test_a_path_object_and_a_path_inside_the_file():
-    torch.save({"model": STATE, "ema": STATE}, "net.pth")
+    torch.save({"model": STATE, "ema": OTHER}, "net.pth")
     assert inspect(Path("net.pth")).chosen.path == "model"
     assert inspect("net.pth#ema").chosen.path == "ema"
 
 
 def test_a_choice_that_cannot_be_made_is_a_finding_with_the_way_out():
-    torch.save({"a": STATE, "b": STATE}, "two.pth")
+    torch.save({"a": STATE, "b": OTHER}, "two.pth")
     found = inspect("two.pth")
     assert (found.ok, found.chosen, levels(found)) == (False, None, [("CKPT006", "error")])
     (fix,) = found.findings[0].finding.fixes
@@ -60,7 +60,7 @@ def test_a_path_that_is_not_there_is_an_error(file):
 
 
 def test_a_file_whose_name_holds_a_hash_comes_first():
-    torch.save({"a": STATE, "b": STATE}, "two#a")
+    torch.save({"a": STATE, "b": OTHER}, "two#a")
     assert levels(inspect("two#a")) == [("CKPT006", "error")]
     assert inspect("two#a#b").chosen.path == "b"
 

@@ -37,10 +37,10 @@ class TestKinds:
             (NET, "model", "Linear"),
             (NET.state_dict(), "state dict", "state dict"),
             (dict(NET.state_dict()), "state dict", "state dict"),
-            (Manifest.of(NET), "manifest", "Linear"),
+            (Manifest.of(NET), "manifest", "manifest"),
             (Manifest({}), "manifest", "manifest"),
         ],
-        ids=str,
+        ids=lambda value: type(value).__name__,
     )
     def test_what_is_given_is_told_apart(self, given, kind, name):
         with open_source(given) as source:
@@ -106,7 +106,7 @@ class TestArguments:
             (NET, "a Linear", "build the model with it"),
             (Manifest({}), "a Manifest", "build the model with it"),
         ],
-        ids=str,
+        ids=lambda value: type(value).__name__,
     )
     def test_they_are_for_model_specs(self, given, name, hint):
         with pytest.raises(UsageError) as caught:

@@ -137,7 +137,10 @@ def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
     if any(counts.values()):
         hidden = " (-v shows notes)" if counts["note"] and not verbose else ""
         sentences.append(", ".join(plural(count, level) for level, count in counts.items() if count) + f"{hidden}.")
-    lines = wrap(f'{" ".join(sentences)} Contract "{report.contract.name}": {report.verdict}.', width)
+    verdict = f'Contract "{report.contract.name}": {report.verdict}.'
+    lines = wrap(" ".join([*sentences, verdict]), width)
+    if len(lines) > 1:  # the verdict stays whole, for grep
+        lines = [*wrap(" ".join(sentences), width), verdict]
     if report.verdict == "kept":
         lines.append("Not checked: values.")
     worst = next((graded for graded in report.findings if graded.level == "error"), None)

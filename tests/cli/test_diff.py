@@ -222,3 +222,10 @@ class TestStrangeKeys:
         shown = "".join(diff(capsys, "net.json", "strange.json", "--width", width).out.split())
         for text in (r"\x1b[31mred", r"x\n1error.", r"\ud800", r"\u202e", r"ключ.вес", r"back\\slash", r"\{1..4\}"):
             assert text in shown
+
+
+@pytest.mark.parametrize("rules", [["--map", "x"], ["--drop", "{"]])
+def test_a_rule_that_cannot_be_read_is_a_report_too(rules, capsys):
+    result = diff(capsys, "net.json", "net.json", *rules, "--format", "json")
+    assert (result.status, result.json["verdict"]) == (2, "unchecked")
+    assert result.json["error"]["subject"].startswith(rules[0])

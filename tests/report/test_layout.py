@@ -47,8 +47,8 @@ def test_what_would_act_is_shown_before_lines_are_counted():
 class TestCommands:
     def test_an_option_stays_with_its_value(self):
         text = "--map 'module.* -> *' --drop 'fc.*' --contract partial"
-        lines = wrap_command(text, 26, "  fix  ", "       ")
-        assert lines == ["  fix  --map", "       'module.* -> *'", "       --drop 'fc.*'", "       --contract partial"]
+        lines = wrap_command(text, 30, "  fix  ", "       ")
+        assert lines == ["  fix  --map 'module.* -> *'", "       --drop 'fc.*'", "       --contract partial"]
 
     def test_whole_options_where_they_fit(self):
         text = "--map 'layer1.* -> 4.*' --map 'layer2.* -> 5.*'"
@@ -82,10 +82,10 @@ def test_a_grid_is_never_wider_than_asked_and_loses_no_character(table, width):
 def test_a_narrow_column_keeps_its_text_in_reading_order():
     lines = grid([["encoder.layers.0.attention.weight", "(768, 768)"]], ("key", "checkpoint"), 40)
     assert lines == [
-        "  key                       checkpoint",
-        "  encoder.layers.0.         (768, 768)",
+        "  key                checkpoint",
+        "  encoder.layers.0.  (768, 768)",
         "  attention.weight",
-    ] or "".join(line[:28].strip() for line in lines[1:]) == "encoder.layers.0.attention.weight"
+    ]
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -101,7 +101,9 @@ def finding(code, rows=(), keys=()):
 
 
 class TestFolding:
-    KEYS = st.lists(st.text(st.sampled_from("ab01.{*,\\"), min_size=1, max_size=9), min_size=1, max_size=12, unique=True)
+    KEYS = st.lists(
+        st.text(st.sampled_from("ab01.{*,\\"), min_size=1, max_size=9), min_size=1, max_size=12, unique=True
+    )
 
     @given(KEYS, st.randoms())
     def test_folded_rows_expand_to_the_keys(self, keys, random):
