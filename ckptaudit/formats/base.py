@@ -35,7 +35,6 @@ class Limits:
     zip_name_bytes: int = 1024
     small_record_bytes: int = 4096
     safetensors_header_bytes: int = 100_000_000
-    json_depth: int = 64
     index_bytes: int = 64 * MIB
 
 

@@ -91,6 +91,11 @@ class TestClosedPipes:
         assert result.stderr == "ckptaudit: error: standard output: cannot be written: No space left on device\n"
 
 
+def interruptible():
+    """Undo what a background job of a shell passes on: SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_one_line():
     Path("slow.py").write_text("import time\nopen('started', 'w').close()\ntime.sleep(60)\n")
     child = subprocess.Popen(
@@ -100,6 +105,7 @@ def test_ctrl_c_ends_with_one_line():
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=interruptible,
     )
     end = time.monotonic() + 60
     while not os.path.exists("started") and time.monotonic() < end:

@@ -158,6 +158,7 @@ def _refreshed(path: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     for document in [Path(name).resolve() for name in sys.argv[1:]] or FILES:
         with workplace() as here:
             os.chdir(here)

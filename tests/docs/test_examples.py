@@ -86,7 +86,9 @@ def test_every_block_is_of_a_known_kind():
                 free = ("$ ", "ckptaudit: error: ", "hint: ")  # sentences on standard error are not wrapped
                 for command in commands(block):
                     table = "" if "--format" in command.text else command.output or ""
-                    assert all(len(line) <= WIDTH for line in table.splitlines() if not line.startswith(free)), block.place
+                    assert all(len(line) <= WIDTH for line in table.splitlines() if not line.startswith(free)), (
+                        block.place
+                    )
 
 
 def test_what_is_not_run_is_known():

@@ -270,6 +270,7 @@ def test_ctrl_c_in_the_parent_ends_the_child(tmp_path):
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     pid_file = tmp_path / "pid"
     for _ in range(600):
