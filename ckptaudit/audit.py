@@ -16,6 +16,7 @@ from .policy import MappingUse, Report, grade, verdict_of
 from .records import replace
 from .rules import Contract, Evidence
 from .sources import Source, is_model_like, open_source
+from .words import shell_word
 
 if TYPE_CHECKING:
     from .mapping.infer import Proposal
@@ -51,9 +52,7 @@ def diff(
 
 def _word(given: Any) -> str:
     """Write an input as a word of a command line, for hints; a live object has none."""
-    from shlex import quote
-
-    return quote(os.fspath(given)) if isinstance(given, (str, os.PathLike)) else "CHECKPOINT"
+    return shell_word(os.fspath(given)) if isinstance(given, (str, os.PathLike)) else "CHECKPOINT"
 
 
 def _mapping(given: KeyMapping | Iterable[str] | None) -> KeyMapping | None:

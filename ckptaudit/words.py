@@ -36,3 +36,12 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shell_word(text: str) -> str:
+    """Write text as one word of a command line, for hints; most names need no quotes, and no import for them."""
+    if text and text.isascii() and all(char.isalnum() or char in "@%+=:,./-_" for char in text):
+        return text
+    from shlex import quote
+
+    return quote(text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptaudit.words import binary_size, decimal_count, plural, visible
+from ckptaudit.words import binary_size, decimal_count, plural, shell_word, visible
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 errors"), (1, "1 error"), (2, "2 errors"), (1000, "1,000 errors")])
@@ -68,3 +70,8 @@ def test_visible(text, shown):
 def test_what_is_visible_is_one_printable_line(text):
     assert visible(text).isprintable()
     assert visible(visible(text)) == visible(text)
+
+
+@pytest.mark.parametrize("text", ["a.pth", "a b", "x#y", "", "it's", "é", "a/b-c_d.e:f,g+h=i@j%k", "$x", "*"])
+def test_a_shell_word_is_that_of_shlex(text):
+    assert shell_word(text) == shlex.quote(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..audit import diff
@@ -12,6 +11,7 @@ from ..errors import CkptauditError, FormatError, UsageError
 from ..policy import SCHEMA, Report
 from ..report import FORMATS, render
 from ..textfile import refuse_input, write_text
+from ..words import shell_word
 from .streams import terminal_width, write_report
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _mapping(rules: Sequence[tuple[str, str]]) -> KeyMapping | None:
         try:
             parsed.append(Drop(KeyPattern.parse(text)) if option == "--drop" else parse_rule(text))
         except UsageError as error:
-            raise UsageError(f"{option} {quote(text)}", error.reason, error.hint) from None
+            raise UsageError(f"{option} {shell_word(text)}", error.reason, error.hint) from None
     return KeyMapping(tuple(parsed))
 
 
@@ -70,7 +70,7 @@ def _output(text: str) -> tuple[str, str]:
     form, equals, path = text.partition("=")
     if not (equals and path and form in FORMATS):
         reason = f"is not FORMAT=PATH; FORMAT is one of {', '.join(FORMATS)}"
-        raise UsageError(f"--output {quote(text)}", reason, "write it as --output json=report.json")
+        raise UsageError(f"--output {shell_word(text)}", reason, "write it as --output json=report.json")
     return form, path
 
 

@@ -7,9 +7,10 @@ be a web page.
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ..errors import FormatError
+from ..records import dataclass
 from .base import ByteSource, Limits
 
 Kind = Literal["torch-zip", "torch-legacy", "torch-tar", "safetensors", "index", "manifest"]
@@ -25,7 +26,8 @@ _AGAIN = "download or copy it again; this copy is incomplete"
 _UNKNOWN_HINT = "get the file that torch.save or safetensors wrote, and check that its download was complete"
 
 
-class _Stranger(NamedTuple):
+@dataclass(frozen=True)
+class _Stranger:
     """A file format that holds no checkpoint of ours; ``hint`` may name the file as ``{file}``."""
 
     magic: bytes
