@@ -18,6 +18,11 @@ def decimal_count(count: int) -> str:
     return f"{count}" if count < 1000 else _scaled(count, 1000, ("k", "M", "G", "T"))
 
 
+def value_count(count: int) -> str:
+    """Return ``1 value``, ``25.6 M values``."""
+    return f"{decimal_count(count)} value" + ("" if count == 1 else "s")
+
+
 def _scaled(number: int, base: int, units: tuple[str, ...]) -> str:
     """Divide by ``base`` until what is shown, after rounding, is below it; the last unit takes the rest."""
     size = number / base

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptaudit.words import binary_size, decimal_count, plural, shell_word, visible
+from ckptaudit.words import binary_size, decimal_count, plural, shell_word, value_count, visible
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 errors"), (1, "1 error"), (2, "2 errors"), (1000, "1,000 errors")])
@@ -75,3 +75,8 @@ def test_what_is_visible_is_one_printable_line(text):
 @pytest.mark.parametrize("text", ["a.pth", "a b", "x#y", "", "it's", "é", "a/b-c_d.e:f,g+h=i@j%k", "$x", "*"])
 def test_a_shell_word_is_that_of_shlex(text):
     assert shell_word(text) == shlex.quote(text)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 values"), (1, "1 value"), (2, "2 values"), (2500, "2.5 k values")])
+def test_value_count(count, text):
+    assert value_count(count) == text

@@ -7,7 +7,7 @@ from collections import Counter
 from ..inspection import Inspection
 from ..keys import fold
 from ..manifest import Manifest
-from ..words import binary_size, decimal_count, plural
+from ..words import binary_size, plural, value_count
 from .layout import wrap
 from .table import finding_lines, grid, hidden_rows
 
@@ -48,7 +48,7 @@ def _candidates(inspection: Inspection, width: int) -> list[str]:
             f"#{candidate.path}" if candidate.path else "(top level)",
             candidate.kind.replace("_", " "),
             plural(len(candidate.manifest), "tensor"),
-            f"{decimal_count(candidate.manifest.numel)} values",
+            value_count(candidate.manifest.numel),
         )
         for candidate in candidates
     ]
@@ -59,7 +59,7 @@ def _summary(manifest: Manifest, width: int) -> list[str]:
     dtypes = Counter(spec.dtype for spec in manifest.tensors.values())
     parts = [
         plural(len(manifest), "tensor"),
-        f"{decimal_count(manifest.numel)} values",
+        value_count(manifest.numel),
         binary_size(manifest.nbytes),
         ", ".join(f"{name} ({count:,})" for name, count in dtypes.most_common()),
     ]

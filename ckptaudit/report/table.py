@@ -9,7 +9,7 @@ from tabulate import tabulate
 from ..outcome import LoadOutcome
 from ..policy import Graded, Report, Side
 from ..rules import Finding
-from ..words import decimal_count, plural, visible
+from ..words import plural, value_count, visible
 from .layout import break_word, folded_rows, wrap, wrap_command
 
 MAX_ROWS = 20
@@ -56,7 +56,8 @@ def _cell(text: str, width: int) -> list[str]:
 def _head(report: Report, width: int) -> list[str]:
     sides = [report.checkpoint, report.model]
     rows = [
-        [side.role, side.name, plural(side.tensors, "tensor"), _size(side), ", ".join(side.facts)] for side in sides
+        [side.role, side.name, plural(side.tensors, "tensor"), value_count(side.elements), ", ".join(side.facts)]
+        for side in sides
     ]
     lines = grid(rows, (), width=10_000)
     if max(map(len, lines)) > width:
@@ -66,10 +67,6 @@ def _head(report: Report, width: int) -> list[str]:
         if remark := _remark(side):
             lines += wrap(remark, width, "  ", "  ")
     return lines
-
-
-def _size(side: Side) -> str:
-    return f"{decimal_count(side.elements)} values"
 
 
 def _remark(side: Side) -> str:

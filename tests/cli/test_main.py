@@ -181,3 +181,12 @@ def test_help_goes_through_main_as_well(capsys):
         main(["--help"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("usage: ckptaudit")
+
+
+def test_the_choices_are_those_of_the_code_they_stand_for():
+    """The parser repeats both lists, so that --help imports neither rules nor reports."""
+    from ckptaudit import cli, report
+    from ckptaudit.rules import Contract
+
+    assert tuple(Contract.__members__) == cli.CONTRACTS
+    assert report.FORMATS == cli.FORMATS
