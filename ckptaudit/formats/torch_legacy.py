@@ -68,6 +68,9 @@ class _Storages:
         if first.nbytes != storage.nbytes:
             sizes = f"{first.nbytes:,} and {storage.nbytes:,} bytes"
             self._stream.fail(f"declares the storage {storage.key!r} twice, with {sizes}")
+        if first.dtype != storage.dtype:  # the bytes mean the one or the other, by the version of torch
+            dtypes = f"{first.dtype or 'bytes'} and {storage.dtype or 'bytes'}"
+            self._stream.fail(f"declares the storage {storage.key!r} twice, as {dtypes}")
         assert isinstance(pid.id, tuple)
         view = pid.id[_FIELDS - 1]
         self._resolved[id(pid)] = storage if view is None else self._view(storage, view)
