@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest, TensorSpec
     from .mapping.mapping import KeyMapping
     from .policy import Report
+    from .scanning import ScanReport, scan
 
 __version__ = "0.1.0"
 
@@ -24,10 +25,12 @@ _HOMES = {
     "Manifest": "manifest",
     "ModelError": "errors",
     "Report": "policy",
+    "ScanReport": "scanning",
     "TensorSpec": "manifest",
     "UsageError": "errors",
     "diff": "audit",
     "open_checkpoint": "formats",
+    "scan": "scanning",
 }
 
 __all__ = [
@@ -39,10 +42,12 @@ __all__ = [
     "Manifest",
     "ModelError",
     "Report",
+    "ScanReport",
     "TensorSpec",
     "UsageError",
     "diff",
     "open_checkpoint",
+    "scan",
 ]
 
 

@@ -11,6 +11,7 @@ from . import rules
 from .compare.align import Alignment, align
 from .compare.predict import predict
 from .errors import UsageError
+from .formats import DEFAULT_LIMITS, Limits
 from .outcome import LoadOutcome
 from .policy import MappingUse, Report, grade, verdict_of
 from .records import replace
@@ -30,12 +31,14 @@ def diff(
     contract: str = "strict",
     mapping: KeyMapping | Iterable[str] | None = None,
     arguments: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
     """Compare a checkpoint with a model, or any two of model, checkpoint and manifest.
 
     ``model`` and ``checkpoint`` are each a path (a checkpoint, ``FILE#inner``, a manifest), a model spec
     (``model.py:Net``), an ``nn.Module``, a state dict, a Manifest or an open Checkpoint; given in the wrong order
-    they are swapped. ``mapping`` is applied to the checkpoint's keys first. Nothing is loaded into a live
+    they are swapped. ``mapping`` is applied to the checkpoint's keys first. ``limits`` say how much a file may ask
+    for before it is refused. Nothing is loaded into a live
     model: torch's own load is tried on a twin on the meta device, and its word is the verdict.
 
     Raises CkptauditError where a side cannot be opened.
@@ -45,8 +48,10 @@ def diff(
     chosen = parse_contract(contract)
     given = _mapping(mapping)
     with ExitStack() as stack:
-        target = stack.enter_context(open_source(model, arguments, f"ckptaudit diff {{model}} {_word(checkpoint)}"))
-        source = stack.enter_context(open_source(checkpoint, usage=f"ckptaudit diff {_word(model)} {{model}}"))
+        usage = f"ckptaudit diff {{model}} {_word(checkpoint)}"
+        target = stack.enter_context(open_source(model, arguments, usage, limits=limits))
+        usage = f"ckptaudit diff {_word(model)} {{model}}"
+        source = stack.enter_context(open_source(checkpoint, usage=usage, limits=limits))
         return _report(source, target, given, chosen)
 
 

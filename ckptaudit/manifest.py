@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
+from operator import attrgetter
 from typing import Any, Literal, cast
 
 from .dtypes import DTYPES
@@ -20,7 +21,7 @@ Kind = Literal["parameter", "buffer", "extra_state", "tensor"]
 KINDS: tuple[Kind, ...] = ("parameter", "buffer", "extra_state", "tensor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One tensor without its values.
 
@@ -82,8 +83,7 @@ class TensorSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, without the fields that have their default."""
         data: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
-        for name, default in _OPTIONAL_FIELDS.items():
-            value = getattr(self, name)
+        for name, default, value in zip(_OPTIONAL_FIELDS, _DEFAULTS, _OPTIONAL_VALUES(self), strict=True):
             if value != default:
                 data[name] = list(value) if isinstance(value, tuple) else value
         return data
@@ -109,6 +109,8 @@ _OPTIONAL_FIELDS: dict[str, Any] = {
     "conj": False,
     "neg": False,
 }
+_DEFAULTS = tuple(_OPTIONAL_FIELDS.values())
+_OPTIONAL_VALUES = attrgetter(*_OPTIONAL_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ class Manifest:
 
     def ties(self) -> list[tuple[str, ...]]:
         """Return the groups of two or more keys that name the same elements of the same memory."""
+        storages = [spec.storage for spec in self.tensors.values() if spec.storage is not None]
+        if len(set(storages)) == len(storages):
+            return []
         groups: dict[Any, list[str]] = {}
         for key, spec in self.tensors.items():
             if spec.storage is not None:
@@ -193,12 +198,12 @@ class Manifest:
             entries={key: kind for key, kind in self.entries.items() if key in wanted},
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form (schema ``ckptaudit.manifest/1``)."""
+    def to_json(self, rows: Callable[[Iterator[Any]], Any] = list) -> dict[str, Any]:
+        """Return the JSON form (schema ``ckptaudit.manifest/1``); ``rows`` makes what holds the rows of the tensors."""
         data: dict[str, Any] = {
             "schema": SCHEMA,
             "source": self.source,
-            "tensors": [{"key": key, **spec.to_json()} for key, spec in self.tensors.items()],
+            "tensors": rows({"key": key, **spec.to_json()} for key, spec in self.tensors.items()),
         }
         if self.entries:
             data["entries"] = [{"key": key, "type": kind} for key, kind in self.entries.items()]
@@ -256,10 +261,11 @@ _HINT = "write one with: ckptaudit manifest write model.py -o model.manifest.jso
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"an object names {next(name for name in names if names.count(name) > 1)!r} twice")
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"an object names {name!r} twice")
+        result[name] = value
     return result
 
 
@@ -305,6 +311,8 @@ def _tensor_fault(row: Mapping[str, Any]) -> str | None:
     """Return what is wrong with one tensor's JSON, or None."""
     if not _is_sizes(row.get("shape")):
         return "has no shape of non-negative integers"
+    if len(row["shape"]) > _MAX_DIMENSIONS:
+        return f"has more than {_MAX_DIMENSIONS} dimensions"
     dtype = row.get("dtype")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         return f"has the unknown dtype {dtype!r}"
@@ -328,6 +336,7 @@ def _unknown_field(row: Mapping[str, Any], known: set[str]) -> str | None:
 
 
 _MAX = 2**63 - 1  # torch counts elements, bytes and strides in signed 64-bit integers
+_MAX_DIMENSIONS = 64  # as the files that are read; the product of many sizes takes its time
 _FIELD_TYPES: dict[str, type] = {
     "kind": str,
     "storage": str,

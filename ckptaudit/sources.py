@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .formats import DEFAULT_LIMITS, Checkpoint, open_checkpoint
+from .formats import DEFAULT_LIMITS, Checkpoint, Limits, open_checkpoint
 from .manifest import Manifest
 from .model.spec import looks_like_model_spec, parse_model_spec
 from .policy import Side
@@ -73,13 +73,19 @@ class Source:
         self.close()
 
 
-def open_source(given: Any, arguments: Sequence[str] = (), usage: str = "ckptaudit diff {model} CHECKPOINT") -> Source:
+def open_source(
+    given: Any,
+    arguments: Sequence[str] = (),
+    usage: str = "ckptaudit diff {model} CHECKPOINT",
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Source:
     """Open whatever was given: a path, a model spec, a Manifest, a Checkpoint, an ``nn.Module``, a state dict.
 
     ``arguments`` are ``NAME=VALUE`` texts for the constructor of a model spec. Raises CkptauditError.
     """
     if isinstance(given, (str, os.PathLike)):
-        return _open_text(os.fspath(given), arguments, usage)
+        return _open_text(os.fspath(given), arguments, usage, limits)
     if arguments:
         given = type(given).__name__
         raise UsageError("--arg", f"is for a model spec, and a {given} is none", "build the model with it")
@@ -97,7 +103,7 @@ def is_model_like(given: Any) -> bool:
     return _is_module(given)
 
 
-def _open_text(text: str, arguments: Sequence[str], usage: str) -> Source:
+def _open_text(text: str, arguments: Sequence[str], usage: str, limits: Limits) -> Source:
     if looks_like_model_spec(text):
         from .model.process import open_model
 
@@ -106,7 +112,7 @@ def _open_text(text: str, arguments: Sequence[str], usage: str) -> Source:
         raise UsageError("--arg", f"is for a model spec, and {text} is none", "leave it out, or name the model's code")
     if is_manifest_file(text):
         return Source(text, "manifest", Manifest.load(text))
-    return _of_checkpoint(open_checkpoint(text))
+    return _of_checkpoint(open_checkpoint(text, limits=limits))
 
 
 def is_manifest_file(path: str) -> bool:

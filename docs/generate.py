@@ -33,8 +33,10 @@ WIDTH = 80
 def command_of(rule: Rule, folder: Path) -> list[str]:
     """Return the arguments with which a user would see the finding, as typed inside the folder."""
     checkpoint, model = rule_hits.checkpoint_of(folder).name, rule_hits.model_of(folder)
+    if rule.code in rule_hits.SCANNED:
+        return ["scan", "--integrity", checkpoint]
     if model is None:
-        return ["inspect", checkpoint]
+        return ["inspect", checkpoint, *(["-v"] if rule.fixed == "note" else [])]
     return ["diff", model.name, checkpoint, *rule_hits.options_of(folder), *(["-v"] if rule.fixed == "note" else [])]
 
 

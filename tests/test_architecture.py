@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From top to bottom; a file may import from its own line and from the lines above it.
 LAYERS = [
-    {"errors", "words", "records", "json_text"},
+    {"errors", "words", "records", "json_text", "collector"},
     {"dtypes", "outcome", "keys", "textfile"},
     {"manifest"},
     {"formats"},
@@ -24,8 +24,8 @@ LAYERS = [
     {"compare"},
     {"rules"},
     {"policy"},
-    {"sources", "inspection"},
-    {"audit"},
+    {"sources", "inspection", "integrity"},
+    {"audit", "scanning"},
     {"report"},
     {"cli"},
     {"", "__main__"},
@@ -135,13 +135,56 @@ def test_the_dear_standard_modules_stay_out():
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_only_the_table_imports_tabulate():
-    users = [
-        path.name
+@pytest.mark.parametrize(
+    ("package", "users"),
+    [("tabulate", ["report/table.py"]), ("tqdm", ["cli/progress.py"]), ("numpy", ["integrity.py"])],
+)
+def test_only_one_file_imports_a_heavy_package(package, users):
+    assert [str(path.relative_to(PACKAGE)) for path in FILES if package in foreign(path)] == users
+
+
+def foreign(path):
+    """Return the packages from elsewhere that a file imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+# Who may open files: the source of all formats, and those who read or write text of the user's own.
+OPENERS = {"formats/base.py", "manifest.py", "sources.py", "textfile.py", "cli/streams.py"}
+ELSEWHERE = {"pickle", "_pickle", "zipfile", "tarfile", "mmap", "safetensors", "pickletools", "marshal", "shelve"}
+
+
+def test_there_is_one_way_to_the_bytes_of_a_checkpoint():
+    """inspect, scan, diff and all that will load or convert read through formats/base.py, and nothing else reads."""
+    for path in FILES:
+        name = str(path.relative_to(PACKAGE))
+        assert not foreign(path) & ELSEWHERE, name
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        readers = {"open", "os.open", "io.open", "os.pread", "os.preadv", "os.read", "os.fdopen"}
+        if not name.startswith("model/"):  # the code of the user's model is read there
+            assert not calls & readers or name in OPENERS, name
+        assert not {call for call in calls if call.endswith((".load", ".loads", "load_file", "safe_open"))} - {
+            "json.loads",
+            "json.load",
+            "Manifest.load",
+        }, name
+
+
+def test_every_command_that_reads_checkpoints_does_so_by_open_checkpoint():
+    users = {
+        str(path.relative_to(PACKAGE))
         for path in FILES
-        if "tabulate" in path.read_text().replace('"""', "") and "import tabulate" in path.read_text()
-    ]
-    assert users == ["table.py"]
+        if any(
+            isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "open_checkpoint"
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    assert users == {"inspection.py", "scanning.py", "sources.py"}
 
 
 BLOCK = """
@@ -172,6 +215,8 @@ TORCH_FREE = [
     (["inspect", CHECKPOINT, "--format", "json"], 0),
     (["explain"], 0),
     (["explain", "CKPT201"], 0),
+    (["scan", CHECKPOINT, "fixtures/resnet50"], 0),
+    (["scan", "fixtures/rules", "--format", "json"], 2),
     (["diff", CHECKPOINT, CHECKPOINT], 0),
     (["diff", CHECKPOINT, "fixtures/resnet50/dataparallel.pth"], 1),
     (["diff", "fixtures/resnet50/model.manifest.json", "fixtures/resnet50/dataparallel.pth"], 1),

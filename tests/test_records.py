@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import cached_property
 
@@ -93,9 +94,42 @@ class TestBoth:
         with pytest.raises(ValueError, match="odd"):
             kind.replace(Even(2), value=3)
 
+    def test_slots(self, kind):
+        @kind.dataclass(frozen=True, slots=True)
+        class Small:
+            x: int
+            tags: dict[str, int] = kind.field(default_factory=dict)
+            y: int = 2
+
+            @property
+            def total(self):
+                return self.x + self.y
+
+        small = Small(1)
+        assert (small.total, small.tags, small.tags is Small(1).tags) == (3, {}, False)
+        assert small == Small(1)
+        assert kind.replace(small, y=3) == Small(1, y=3) != small
+        assert copy.deepcopy(small) == small
+        assert repr(small).endswith("Small(x=1, tags={}, y=2)")
+        assert not hasattr(small, "__dict__")
+        for change in (lambda: setattr(small, "x", 3), lambda: delattr(small, "x")):
+            with pytest.raises(AttributeError):
+                change()
+
     def test_patterns_match_by_position(self, kind):
         match make(kind)(7):
             case object(x=7, y=2):
                 pass
             case _:
                 raise AssertionError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_field_may_have_any_name(kind):
+    @kind.dataclass
+    class Odd:
+        record: int
+        name: int = 2
+        defaults: list = kind.field(default_factory=list)
+
+    assert vars(Odd(1)) == {"record": 1, "name": 2, "defaults": []}

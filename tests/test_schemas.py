@@ -90,6 +90,15 @@ def test_an_inspection_without_a_choice_follows_the_schema(capsys):
     assert [finding["code"] for finding in data["findings"]] == ["CKPT006", "CKPT701"]
 
 
+def test_scans_follow_the_schema(capsys):
+    rules = ROOT / "fixtures" / "rules"
+    text = printed(capsys, "scan", rules, "strange.pth", "--integrity", "--format", "json")
+    data = json.loads(text)
+    validate(data, "scan")
+    assert {file["verdict"] for file in data["files"]} == {"safe", "unsafe", "malformed", "incomplete"}
+    assert text == printed(capsys, "scan", rules, "strange.pth", "--integrity", "--format", "json")
+
+
 def test_manifests_follow_the_schema(capsys):
     with torch.device("meta"):
         model = nn.Sequential(nn.LSTM(2, 3), nn.BatchNorm2d(4), nn.LazyLinear(2))
@@ -107,6 +116,7 @@ def test_manifests_follow_the_schema(capsys):
         ("report", {"exit_status": 3}),
         ("report", {"extra": 1}),
         ("inspect", {"candidates": None}),
+        ("scan", {"files": [{"path": "x", "verdict": "good"}]}),
         ("manifest", {"tensors": [{"key": "a", "shape": [-1], "dtype": "float32"}]}),
     ],
 )
@@ -114,6 +124,7 @@ def test_the_schemas_refuse(name, change, capsys):
     command = {
         "report": ["diff", ARTICLE, ARTICLE],
         "inspect": ["inspect", ARTICLE],
+        "scan": ["scan", ARTICLE],
         "manifest": ["manifest", "show", ARTICLE],
     }
     data = json.loads(printed(capsys, *command[name], "--format", "json"))

@@ -20,6 +20,7 @@ _EXIT = """exit status: 0 the contract is kept, 1 it is broken,
 _MAIN = """examples:
   ckptaudit diff model.py resnet50.pth    does this file load into that model?
   ckptaudit inspect resnet50.pth          what is in this file?
+  ckptaudit scan weights/                 may these files be loaded?
   ckptaudit explain CKPT201               what does this finding mean?
 """
 _DIFF = """examples:
@@ -31,6 +32,16 @@ _DIFF = """examples:
 A model is FILE.py, FILE.py:NAME or PACKAGE.MODULE:NAME; a checkpoint is a file,
 a folder with an index, or FILE#PATH for a state dict inside it; a manifest
 stands for either.
+"""
+_SCAN = """examples:
+  ckptaudit scan weights/
+  ckptaudit scan model.safetensors.index.json --integrity
+  ckptaudit scan . --exclude '*.bin' --format json
+
+verdicts: safe, unsafe (would run code, or hides something), malformed (readers
+could differ on what it holds, or it is no checkpoint), incomplete
+exit status: 0 every file is safe, 1 one is unsafe or malformed, 2 one could not
+             be checked to its end
 """
 _INSPECT = """examples:
   ckptaudit inspect resnet50.pth
@@ -86,14 +97,17 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="ckptaudit")
     _add_diff(commands)
     _add_inspect(commands)
+    _add_scan(commands)
     _add_manifest(commands)
     _add_explain(commands)
     return parser
 
 
-def _add(commands: Any, name: str, summary: str, epilog: str, formats: Sequence[str] = ()) -> argparse.ArgumentParser:
+def _add(
+    commands: Any, name: str, summary: str, epilog: str, formats: Sequence[str] = (), *, status: str = f"\n{_EXIT}"
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"{epilog}\n{_EXIT}"
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"{epilog}{status}"
     )
     if formats:
         parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
@@ -123,6 +137,7 @@ def _add_diff(commands: Any) -> None:
     parser.add_argument(
         "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
     )
+    _add_limits(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit 0 where the contract is broken")
 
 
@@ -135,6 +150,24 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_inspect(commands: Any) -> None:
     parser = _add(commands, "inspect", "show what is in a checkpoint file", _INSPECT, ("table", "json"))
     parser.add_argument("files", nargs="+", metavar="FILE")
+    _add_limits(parser)
+
+
+def _add_scan(commands: Any) -> None:
+    summary = "tell which checkpoints may be loaded; nothing in them is executed"
+    parser = _add(commands, "scan", summary, _SCAN, FORMATS, status="")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder to be searched to its ground")
+    parser.add_argument("--integrity", action="store_true", help="read every byte: checksums, NaN, unwritten weights")
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="pass over such names in folders; repeatable"
+    )
+    _add_limits(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=N", help="how much a file may ask for; repeatable"
+    )
 
 
 def _add_manifest(commands: Any) -> None:

@@ -12,6 +12,7 @@ from ..policy import SCHEMA, Report
 from ..report import FORMATS, render
 from ..textfile import refuse_input, write_text
 from ..words import shell_word
+from .limits import parse_limits
 from .streams import terminal_width, write_report
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def run(options: argparse.Namespace) -> int:
     outputs = [_output(text) for text in options.output]
     for _, path in outputs:
         refuse_input(path, [options.model, options.checkpoint])
+    limits = parse_limits(options.limit)
     try:
         report = diff(
             options.model,
@@ -31,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
             contract=options.contract,
             mapping=_mapping(options.rules or ()),
             arguments=options.arg,
+            limits=limits,
         )
     except CkptauditError as error:
         if options.format == "json":

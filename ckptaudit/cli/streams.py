@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from ..errors import CkptauditError, UsageError
 from ..words import visible
 
+_CHUNK = 1 << 16  # characters
 MIN_WIDTH, MAX_WIDTH = 40, 100
 _COLOURS = {"error": "31", "warning": "33", "note": "36"}
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x0A), *range(0x0B, 0x20), *range(0x7F, 0xA0))}
@@ -47,6 +49,22 @@ def write_report(text: str, colour: str = "never") -> None:
     if wants_colour(colour, sys.stdout):
         text = "".join(_coloured(line) for line in text.splitlines(keepends=True))
     write(sys.stdout, text)
+
+
+def write_pieces(pieces: Iterable[str]) -> None:
+    """Write a report while it is made, so that a long one is never in memory whole."""
+    held: list[str] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size > _CHUNK:
+            text = "".join(held)
+            held.clear()
+            size = 0
+            for start in range(0, len(text), _CHUNK):
+                write_report(text[start : start + _CHUNK])
+    write_report("".join(held))
 
 
 def _coloured(line: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ..errors import FormatError, UsageError
+from ..collector import CollectorPaused
+from ..errors import CkptauditError, FormatError, UsageError
 from ..records import replace
 from .base import DEFAULT_LIMITS, ByteSource, Candidate, Checkpoint, Limits, RawTensor
+from .oddities import disguise, odd_keys
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -14,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "Limits",
     "RawTensor",
+    "kind_of",
     "open_checkpoint",
 ]
 
@@ -36,10 +39,20 @@ def open_checkpoint(
         name = checkpoint_in(name)
     elif not os.path.exists(name):
         raise _missing(name)
-    return _with_name_fact(_read(ByteSource(name), wanted, limits, allow_refused))
+    with CollectorPaused():
+        checkpoint = _read(ByteSource(name), wanted, limits, allow_refused)
+        for part in (checkpoint, *checkpoint.parts):
+            if part.source is not None:
+                part.source.check_unchanged()
+        return _with_remarks(checkpoint)
 
 
 def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) -> Checkpoint:
+    if os.path.basename(source.path) == ".metadata":
+        from .dcp import read_dcp
+
+        folder = os.path.dirname(source.path) or "."
+        return read_dcp(folder, wanted=wanted, limits=limits, allow_refused=allow_refused)
     from .identify import identify
 
     kind = identify(source, limits)
@@ -54,6 +67,10 @@ def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) 
     if kind == "manifest":
         reason = "is a manifest: it describes a state dict and holds no tensors"
         raise FormatError(source.path, reason, f"ckptaudit manifest show {source.path}")
+    if kind == "pickle":
+        from .plain_pickle import refuse_plain_pickle
+
+        refuse_plain_pickle(source, limits)
     if kind == "torch-zip":
         from .torch_zip import read_torch_zip as read
     elif kind == "torch-legacy":
@@ -63,13 +80,31 @@ def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) 
     return read(source, wanted=wanted, limits=limits, allow_refused=allow_refused)
 
 
-def _with_name_fact(checkpoint: Checkpoint) -> Checkpoint:
+def kind_of(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> str:
+    """Return the format that the first bytes of a file announce, or the empty string. The file may be broken."""
+    from .identify import identify
+
+    if os.path.exists(os.path.join(path, ".metadata")):
+        return "dcp"
+    try:
+        return identify(ByteSource(path), limits)
+    except CkptauditError:
+        return ""
+
+
+def _with_remarks(checkpoint: Checkpoint) -> Checkpoint:
+    """Add what is odd about its keys and its name, whatever the format."""
+    chosen = (checkpoint.choice,) if isinstance(checkpoint.choice, Candidate) else checkpoint.candidates
+    remarks = (*checkpoint.remarks, *disguise(checkpoint.path, checkpoint.format), *odd_keys(chosen))
+    return replace(checkpoint, remarks=remarks, details={**checkpoint.details, **_name_fact(checkpoint)})
+
+
+def _name_fact(checkpoint: Checkpoint) -> dict[str, str]:
     """Record where name and content disagree on whether it is safetensors: loaders go by the name."""
     suffix = os.path.splitext(checkpoint.path)[1].lower()
     if suffix not in _SUFFIXES or (suffix == ".safetensors") == (checkpoint.format == "safetensors"):
-        return checkpoint
-    fact = f"a {checkpoint.format} file under the name *{suffix}"
-    return replace(checkpoint, details={**checkpoint.details, "misnamed": fact})
+        return {}
+    return {"misnamed": f"a {checkpoint.format} file under the name *{suffix}"}
 
 
 def _split(text: str) -> tuple[str, str]:

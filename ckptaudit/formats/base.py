@@ -5,9 +5,11 @@ Nothing here knows a format. Readers (one file per format) turn bytes into a ``C
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..errors import FormatError, UsageError
 from ..manifest import Manifest, TensorSpec
@@ -18,27 +20,50 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a file may ask for before it is refused. All are counts or bytes; override by ``replace``."""
+    """How much a file may ask for before it is refused. All are counts or bytes; override by ``replace``.
 
-    pickle_bytes: int = 256 * MIB
-    pickle_opcodes: int = 50_000_000
-    memo_entries: int = 10_000_000
-    stack_depth: int = 10_000_000
+    With the defaults a file of 100,000 tensors is read, and no file takes more than two seconds and 200 MB.
+    """
+
+    pickle_bytes: int = 24 * MIB
+    pickle_opcodes: int = 4_000_000
+    pickle_memory: int = 128 * MIB
+    memo_entries: int = 1_500_000
+    stack_depth: int = 1_000_000
     open_marks: int = 10_000
     string_bytes: int = 16 * MIB
     key_bytes: int = 4096
     global_bytes: int = 512
+    globals: int = 10_000
+    storages: int = 150_000
+    tensors: int = 120_000
+    sizes: int = 1_000_000
+    candidates: int = 1_000
+    paths: int = 250_000
+    path_text: int = 16 * MIB
     nesting: int = 512
     dimensions: int = 64
-    zip_entries: int = 1_000_000
-    zip_directory_bytes: int = 256 * MIB
+    zip_entries: int = 125_000
+    zip_directory_bytes: int = 16 * MIB
     zip_name_bytes: int = 1024
     small_record_bytes: int = 4096
-    safetensors_header_bytes: int = 100_000_000
-    index_bytes: int = 64 * MIB
+    safetensors_header_bytes: int = 20 * MIB
+    index_bytes: int = 16 * MIB
+    json_tokens: int = 2_100_000
+    shards: int = 1_000
+    dcp_items: int = 10_000
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def over_limit(subject: str, reason: str, name: str, limits: Limits, needed: int = 0) -> FormatError:
+    """Return the refusal of a file that asks for more than the limit ``name``, and what to raise it to."""
+    enough = max(needed, 10 * int(getattr(limits, name)))
+    digits = max(0, len(str(enough)) - 2)
+    rounded = -(-enough // 10**digits) * 10**digits
+    hint = f"raise it if you trust the file: --limit {name}={rounded}"
+    return FormatError(subject, reason, hint, code="CKPT703")
 
 
 class ByteSource:
@@ -46,6 +71,8 @@ class ByteSource:
 
     ``read`` raises FormatError where the file ends early. Sizes and offsets are bytes.
     """
+
+    _fd = -1  # closed
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -59,15 +86,12 @@ class ByteSource:
             self.close()
             raise UsageError(self.path, "is not a regular file")
         self.size = status.st_size
+        self._written = status.st_mtime_ns
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise FormatError(
-                self.path,
-                f"ends early: bytes {offset:,} to {offset + length:,} are needed, the file has {self.size:,}",
-                "download it again; the copy is incomplete",
-            )
+            raise self._ends_early(offset, length)
         parts = []
         while length:
             part = os.pread(self._fd, length, offset)
@@ -77,6 +101,49 @@ class ByteSource:
             offset += len(part)
             length -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _ends_early(self, offset: int, length: int) -> FormatError:
+        reason = f"ends early: bytes {offset:,} to {offset + length:,} are needed, the file has {self.size:,}"
+        return FormatError(self.path, reason, "download it again; the copy is incomplete")
+
+    def section(self, offset: int, size: int, name: str) -> Section:
+        """Return ``size`` bytes from ``offset`` on as a source of their own; ``name`` follows the path in errors.
+
+        Raises FormatError where they do not lie inside this source.
+        """
+        self.read(offset + size, 0)
+        self.read(offset, 0)
+        return Section(self, offset, size, name)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the bytes from ``offset`` on, without a copy between. Raises as ``read`` does."""
+        if offset < 0 or offset + len(buffer) > self.size:
+            raise self._ends_early(offset, len(buffer))
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self._fd, [buffer[done:]], offset + done)
+            if not count:
+                raise FormatError(self.path, "was cut short while it was read", "read it again once it is written")
+            done += count
+
+    def check_unchanged(self) -> None:
+        """Check that nobody wrote to the file while it was open. Raises FormatError CKPT703."""
+        if self._fd < 0:
+            return
+        status = os.fstat(self._fd)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self._written):
+            reason = "was written to while it was read, so that what was read may be no longer there"
+            raise FormatError(self.path, reason, "read it again once it is written", code="CKPT703")
+
+    def data_from(self, offset: int) -> int:
+        """Return where the first byte at or behind ``offset`` lies that the file system holds and has not left out.
+
+        The end of the file where there is none; ``offset`` itself where the file system cannot tell.
+        """
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            return self.size if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error of the caller."""
@@ -88,7 +155,40 @@ class ByteSource:
         self.close()
 
 
-@dataclass(frozen=True)
+class Section(ByteSource):
+    """A part of a file, read as if it were a file: an archive inside another one."""
+
+    def __init__(self, whole: ByteSource, start: int, size: int, name: str) -> None:
+        self.path = f"{whole.path}:{name}"
+        self.size = size
+        self._whole = whole
+        self._start = start
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset`` of the part."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise self._ends_early(offset, length)
+        return self._whole.read(self._start + offset, length)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the bytes from ``offset`` of the part on."""
+        if offset < 0 or offset + len(buffer) > self.size:
+            raise self._ends_early(offset, len(buffer))
+        self._whole.read_into(self._start + offset, buffer)
+
+    def check_unchanged(self) -> None:
+        """Check the whole file."""
+        self._whole.check_unchanged()
+
+    def data_from(self, offset: int) -> int:
+        """Return where the first byte at or behind ``offset`` lies that the file system holds."""
+        return self._whole.data_from(self._start + offset) - self._start
+
+    def close(self) -> None:
+        """Do nothing: the file belongs to the whole."""
+
+
+@dataclass(frozen=True, slots=True)
 class RawTensor:
     """Where the bytes of one tensor's storage lie, and how the tensor looks at them.
 
@@ -106,6 +206,20 @@ class RawTensor:
         """Yield the whole storage's bytes, as they lie in the file, in pieces of at most ``size`` bytes."""
         for start in range(0, self.nbytes, size):
             yield self.source.read(self.offset + start, min(size, self.nbytes - start))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One file in a zip archive. ``offset`` is that of its data, ``size`` their bytes in the archive.
+
+    ``stored`` tells plain data from deflated; ``crc`` is that of the plain data.
+    """
+
+    name: str
+    offset: int
+    size: int
+    crc: int
+    stored: bool
 
 
 @dataclass(frozen=True)
@@ -128,23 +242,45 @@ class Global:
 
     ``verdict`` is ``allowed`` (torch's own weights_only list), ``inert`` (outside that list, but plain data
     that real checkpoints carry), ``refused``, or ``dangerous`` (known to run code). ``member`` is the zip
-    member or stream part, ``offset`` the byte of the opcode inside it.
+    member or stream part, ``offset`` the byte of the opcode inside it. ``call`` shows its first call, shortened,
+    where the verdict is one of the last two and the pickle calls it: ``posix.system('id')``.
     """
 
     name: str
     verdict: str
     member: str
     offset: int
+    call: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        call = {"call": self.call} if self.call else {}
+        return {"name": self.name, "verdict": self.verdict, "member": self.member, "offset": self.offset, **call}
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something odd about a file that does not keep it from being read.
+
+    ``code`` is the rule it falls under and ``reason`` a sentence about the file, as in FormatError. ``keys`` names
+    what it is about: keys of tensors, records of an archive, files of a folder.
+    """
+
+    code: str
+    reason: str
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """An open checkpoint file: what it holds, without its values.
 
-    ``format`` is one of ``torch-zip``, ``torch-legacy``, ``torch-tar``, ``torchscript``, ``safetensors``,
-    ``sharded-safetensors``, ``sharded-torch``. ``details`` are facts about the container for people
-    (``{"byteorder": "little"}``). ``siblings`` names what lies beside the chosen state dict, with its type.
-    ``choice`` is the state dict to use, or the error that says why none could be chosen.
+    ``format`` is one of ``torch-zip``, ``torch-legacy``, ``torch-tar``, ``torchscript``, ``torch-export``,
+    ``safetensors``, ``sharded-safetensors``, ``sharded-torch``, ``dcp``. ``details`` are facts about the container
+    for people (``{"byteorder": "little"}``). ``siblings`` names what lies beside the chosen state dict, with its type.
+    ``choice`` is the state dict to use, or the error that says why none could be chosen. ``remarks`` are what
+    its reader found odd. ``source`` is the file itself and ``records`` the records of a zip archive; ``parts`` are
+    the shards of an index and the items of a distributed checkpoint, each a checkpoint of its own.
     """
 
     path: str
@@ -156,6 +292,10 @@ class Checkpoint:
     globals: tuple[Global, ...] = ()
     siblings: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+    source: ByteSource | None = None
+    records: Mapping[str, Record] = field(default_factory=dict)
+    parts: tuple[Checkpoint, ...] = ()
 
     @property
     def manifest(self) -> Manifest:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NoReturn
 
 from ..errors import FormatError
 from ..manifest import Manifest, TensorSpec
 from ..records import dataclass, field
-from .base import Candidate, Limits
-from .modules import assemble, is_module
-from .nodes import Call, PDict, PSet, pairs_of, type_name
+from .base import Candidate, Limits, Remark
+from .modules import PathBudget, assemble, is_module
+from .nodes import MAPPING_CLASSES, SEQUENCE_CLASSES, Call, PDict, PSet, is_mapping, pairs_of, type_name
+from .oddities import about
 from .rebuild import Rebuilder
 
-_ORDERED_DICT_NAMES = frozenset(dir(OrderedDict))
-_SCALARS = (str, int, float, bytes, bytearray, type(None))
+_SCALARS = frozenset({str, int, float, bool, bytes, bytearray, type(None)})
+_MAX_VERSION = 1 << 31
+_PLAIN_CLASSES = MAPPING_CLASSES | SEQUENCE_CLASSES
 
 
 @dataclass(frozen=True)
@@ -24,34 +25,58 @@ class Found:
 
     candidates: tuple[Candidate, ...]
     root: object
-    _around: dict[str, tuple[_Level, ...]]
+    _around: dict[str, _Level | None]
+    _limits: Limits
+    remarks: tuple[Remark, ...] = ()
 
-    def siblings(self, candidate: Candidate | None) -> dict[str, str]:
+    def siblings(self, candidate: Candidate | None, subject: str = "") -> dict[str, str]:
         """Return path -> type of what lies beside a candidate, on every level above it.
 
-        Without a candidate: the contents of the top level.
+        Without a candidate: the contents of the top level. Raises FormatError CKPT703 where that is too much.
         """
-        if candidate is None:
-            return {component(key): type_name(value) for key, value in pairs_of(self.root) or ()}
-        levels = self._around[candidate.path]
-        inner = [*(level.path for level in levels[1:]), candidate.path]
+        budget = PathBudget(subject, self._limits)
         beside: dict[str, str] = {}
-        for level, below in zip(levels, inner, strict=False):
-            for key, value in pairs_of(level.node) or ():
-                path = join(level.path, component(key))
-                if path != below:
-                    beside[path] = type_name(value)
+        for path, node, below in self._levels(candidate):
+            for key, value in pairs_of(node) or ():
+                beyond = join(path, component(key))
+                budget.spend(1, len(beyond))
+                if beyond != below:
+                    beside[beyond] = type_name(value)
         return beside
 
+    def _levels(self, candidate: Candidate | None) -> list[tuple[str, object, str | None]]:
+        """Return the containers above a candidate, outermost first: path, node, and the path on to the candidate."""
+        if candidate is None:
+            return [("", self.root, None)]
+        levels: list[tuple[str, object, str | None]] = []
+        below = candidate.path
+        level = self._around[candidate.path]
+        while level is not None:
+            levels.append((level.path, level.node, below))
+            below = level.path
+            level = level.above
+        return levels[::-1]
 
-@dataclass(frozen=True)
+
 class _Level:
-    """One container on the way from the root to where the walk is."""
+    """One container on the way from the root to where the walk is.
 
-    path: str
-    node: object
-    children: Iterator[tuple[object, object]]
-    sink: _Draft
+    ``held`` is what its children lie in. ``paths`` counts those to it and to what was found in it so far,
+    ``objects`` the instances of other than plain containers among it and the levels above.
+    """
+
+    __slots__ = ("above", "children", "depth", "held", "node", "objects", "path", "paths", "sink")
+
+    def __init__(self, path: str, node: object, above: _Level | None, sink: _Draft) -> None:
+        self.path = path
+        self.node = node
+        self.held = holder(node)
+        self.above = above
+        self.sink = sink
+        self.children: Iterator[tuple[object, object]] = iter(())
+        self.paths = 1
+        self.depth: int = above.depth + 1 if above else 1
+        self.objects: int = (above.objects if above else 0) + (not _is_plain(node))
 
 
 @dataclass
@@ -63,12 +88,14 @@ class _Draft:
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
     entries: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int | None] | None = None
+    repeats: dict[str, int] = field(default_factory=dict)
 
 
 def find_candidates(root: object, rebuilder: Rebuilder, *, subject: str, limits: Limits) -> Found:
     """Walk the tree once, container by container, and describe what could be loaded.
 
-    A container that is reached again is reported at its first path only. Paths join the keys by dots; where
+    A container that is reached again is reported at its first path only, but all paths to it count, and one in itself
+    is refused, other than objects. Paths join the keys by dots; where
     two candidates would have one path, the later is marked ``~2``. Every tensor is checked, whether it is
     part of a candidate or not. Raises FormatError: CKPT703 beyond a limit, CKPT002 for broken tensors.
     """
@@ -80,86 +107,122 @@ class _Walk:
         self.rebuilder = rebuilder
         self.subject = subject
         self.limits = limits
-        self.levels: list[_Level] = []
-        self.seen: set[int] = set()
+        self.budget = PathBudget(subject, limits)
+        self.level: _Level | None = None
+        self.seen: dict[int, int | _Level] = {}  # containers: the paths to them and in them, or where they are open
         self.loose = _Draft("", "tensors")
         self.drafts: list[_Draft] = []
-        self.around: dict[str, tuple[_Level, ...]] = {}
-        self.spent = 0
+        self.nameless: list[str] = []
+        self.around: dict[str, _Level | None] = {}
+        self.repeats: dict[str, int] = {}
 
     def find(self, root: object) -> Found:
-        self.visit(root, "", self.loose)
-        while self.levels:
-            level = self.levels[-1]
+        self.reach(root, "", self.loose)
+        while (level := self.level) is not None:
             step = next(level.children, None)
             if step is None:
-                self.levels.pop()
+                self.leave(level)
             else:
-                self.visit(step[1], self.below(level.path, step[0]), level.sink)
+                path = join(level.path, component(step[0]))
+                self.budget.step(path, level.depth + 1)
+                self.reach(step[1], path, level.sink)
         if self.loose.tensors and all(draft.kind == "optimizer" for draft in self.drafts):
             self.register(self.loose)
-        return Found(tuple(self.candidate(draft) for draft in self.drafts), root, self.around)
+        remarks = [about("CKPT706", "holds tensors under keys that are no text, in {}", "mapping", self.nameless)]
+        return Found(
+            tuple(self.candidate(draft) for draft in self.drafts),
+            root,
+            self.around,
+            self.limits,
+            tuple(remarks if self.nameless else ()),
+        )
 
-    def below(self, path: str, key: object) -> str:
-        path = join(path, component(key))
-        self.spent += len(path)
-        if len(path) > self.limits.key_bytes or self.spent > self.limits.pickle_bytes:
-            self.exceeded("longer paths than are read")
-        return path
+    # -- containers, each walked once, and the paths to them ------------------------------------------------
 
-    def visit(self, node: object, path: str, sink: _Draft) -> None:
-        if isinstance(node, _SCALARS):
-            return
+    def reach(self, node: object, path: str, sink: _Draft) -> None:
+        """Look at what a path leads to."""
         spec = self.rebuilder.tensor(node, path or "tensor")
         if spec is not None:
             relative = path[len(sink.path) :].removeprefix(".") if sink.path else path
-            sink.tensors[unique(relative or "tensor", sink.tensors)] = spec
-        elif id(node) not in self.seen:
-            self.seen.add(id(node))
-            self.enter(node, path, sink)
-
-    def enter(self, node: object, path: str, sink: _Draft) -> None:
-        if len(self.levels) >= self.limits.nesting:
-            self.exceeded(f"containers nested deeper than {self.limits.nesting}")
-        pairs = pairs_of(node)
-        if pairs is None and isinstance(node, Call) and is_module(node):
-            tensors = assemble(node, self.rebuilder, subject=self.subject, limits=self.limits)
-            self.register(_Draft(path, "module", tensors=tensors))
+            sink.tensors[unique(relative or "tensor", sink.tensors, sink.repeats)] = spec
+            self.count(1)
             return
-        children = iter(positional(node)) if pairs is None else iter(pairs)
-        if pairs is not None and sink is self.loose:
+        level = _Level(path, node, self.level, sink)
+        known = self.seen.get(id(level.held))
+        if known is None:
+            self.enter(level)
+        elif not isinstance(known, _Level):
+            self.count(known if _is_plain(node) else 1)
+        elif level.objects == (known.above.objects if known.above else 0):
+            self.fail(f"holds a {type_name(node)} that holds itself")
+        else:
+            self.count(1)
+
+    def count(self, paths: int) -> None:
+        """Count paths in the container at hand; those of a container that is there twice count twice."""
+        if self.level is not None:
+            self.level.paths += paths
+            if self.level.paths > self.limits.paths:
+                self.budget.spend(self.level.paths)
+
+    def leave(self, level: _Level) -> None:
+        self.seen[id(level.held)] = level.paths
+        self.level = level.above
+        self.count(level.paths)
+
+    def enter(self, level: _Level) -> None:
+        node, path, sink = level.node, level.path, level.sink
+        if not is_mapping(node) and is_module(node):
+            assert isinstance(node, Call)
+            self.seen[id(level.held)] = 1
+            self.register(_Draft(path, "module", tensors=assemble(node, self.rebuilder, budget=self.budget)))
+            self.count(1)
+            return
+        below: Iterable[tuple[object, object]] = children(node)
+        if is_mapping(node) and sink is self.loose:
+            pairs = list(below)
             if is_optimizer(pairs):
-                sink = _Draft(path, "optimizer")
-                self.register(sink)
-            elif self.is_state_dict(pairs):
-                draft = self.state_dict(node, pairs, path)
+                level.sink = _Draft(path, "optimizer")
+                self.register(level.sink)
+            elif (draft := self.state_dict(node, pairs, path)) is not None:
                 self.register(draft)
-                children = iter([(key, value) for key, value in pairs if key not in draft.tensors])
-        self.levels.append(_Level(path, node, children, sink))
+                level.paths += len(draft.tensors)
+                pairs = [(key, value) for key, value in pairs if key not in draft.tensors]
+            below = pairs
+        level.children = ((key, value) for key, value in below if type(value) not in _SCALARS)
+        self.seen[id(level.held)] = level
+        self.level = level
+
+    # -- candidates -------------------------------------------------------------------------------------------
 
     def register(self, draft: _Draft) -> None:
-        draft.path = unique(draft.path, self.around)
-        self.around[draft.path] = tuple(self.levels)
+        draft.path = unique(draft.path, self.around, self.repeats)
+        self.around[draft.path] = self.level
         self.drafts.append(draft)
+        if len(self.drafts) > self.limits.candidates:
+            self.budget.exceeded(f"more than {self.limits.candidates:,} state dicts", "candidates")
 
-    def is_state_dict(self, pairs: list[tuple[object, object]]) -> bool:
-        """At least one tensor, and every tensor under a name."""
-        named = [
-            isinstance(key, str) for key, value in pairs if self.rebuilder.tensor(value, component(key)) is not None
-        ]
-        return bool(named) and all(named)
-
-    def state_dict(self, node: object, pairs: list[tuple[object, object]], path: str) -> _Draft:
-        draft = _Draft(path, "state_dict", versions=self.versions(node))
+    def state_dict(self, node: object, pairs: list[tuple[object, object]], path: str) -> _Draft | None:
+        """Return a mapping as a candidate if it holds at least one tensor, and every tensor under a name."""
+        draft = _Draft(path, "state_dict")
+        nameless = False
         for key, value in pairs:
-            name = component(key)
-            spec = self.rebuilder.tensor(value, name)
-            if spec is None:
-                draft.entries[unique(name, draft.entries)] = type_name(value)
-            elif name != key:
-                self.fail(f"has a tensor under a key that is no printable text: {name}")
-            else:
-                draft.tensors[name] = spec
+            if type(value) not in _SCALARS:
+                name = component(key)
+                spec = self.rebuilder.tensor(value, name)
+                if spec is not None:
+                    nameless = nameless or not isinstance(key, str)
+                    if name != key and not nameless:
+                        self.fail(f"has a tensor under a key that is no printable text: {name}")
+                    draft.tensors[name] = spec
+        if not draft.tensors or nameless:
+            self.nameless += [path or "the top level"] if nameless else []
+            return None
+        self.budget.spend(len(pairs), sum(map(len, draft.tensors)))
+        for key, value in pairs:
+            if key not in draft.tensors:
+                draft.entries[unique(component(key), draft.entries, draft.repeats)] = type_name(value)
+        draft.versions = self.versions(node)
         return draft
 
     def versions(self, node: object) -> dict[str, int | None] | None:
@@ -167,16 +230,13 @@ class _Walk:
         attributes = node.attributes if isinstance(node, Call) else None
         if attributes is None:
             return None
-        for name, _ in attributes.pairs:
-            if name in _ORDERED_DICT_NAMES:
-                self.fail(f"has a state dict whose attribute {name!r} hides a method")
         modules = pairs_of(attributes.get("_metadata"))
         if modules is None:
             return None
         versions: dict[str, int | None] = {}
         for module, facts in modules:
             version = facts.get("version") if isinstance(facts, PDict) else None
-            versions[component(module)] = version if type(version) is int else None
+            versions[component(module)] = version if type(version) is int and abs(version) < _MAX_VERSION else None
         return versions
 
     def candidate(self, draft: _Draft) -> Candidate:
@@ -188,28 +248,45 @@ class _Walk:
         hint = "get the file again from its source; torch.save writes no such state dict"
         raise FormatError(self.subject, what, hint, code="CKPT002")
 
-    def exceeded(self, what: str) -> NoReturn:
-        hint = "check where the file comes from; no known checkpoint needs as much"
-        raise FormatError(self.subject, f"holds {what}", hint, code="CKPT703")
-
 
 def is_optimizer(pairs: list[tuple[object, object]]) -> bool:
     """Tell the state of a ``torch.optim.Optimizer`` from other mappings."""
     parts = {key: value for key, value in pairs if key in ("state", "param_groups")}
-    return pairs_of(parts.get("state")) is not None and isinstance(parts.get("param_groups"), list)
+    return is_mapping(parts.get("state")) and isinstance(parts.get("param_groups"), list)
 
 
-def positional(node: object) -> list[tuple[object, object]]:
-    """Return what a node other than a mapping holds, under indices or attribute names."""
-    if isinstance(node, list | tuple):
-        return list(enumerate(node))
+def _is_plain(node: object) -> bool:
+    """Tell containers of Python itself from objects, which may well refer to those that hold them."""
+    return not isinstance(node, Call) or node.name in _PLAIN_CLASSES
+
+
+def holder(node: object) -> object:
+    """Return what the children of a container lie in: two objects may be made of one list."""
     if isinstance(node, PSet):
-        return list(enumerate(node.items))
+        return node.items
+    if not isinstance(node, Call):
+        return node
+    if node.pairs is not None:
+        return node.pairs
+    if node.name in MAPPING_CLASSES or node.name.startswith("torch."):
+        return node
+    return node.attributes or (node.args if node.items is None else node.items)
+
+
+def children(node: object) -> Iterable[tuple[object, object]]:
+    """Return what a container holds, under its keys, indices or attribute names."""
+    pairs = pairs_of(node)
+    if pairs is not None:
+        return pairs
+    if isinstance(node, list | tuple):
+        return enumerate(node)
+    if isinstance(node, PSet):
+        return enumerate(node.items)
     if not isinstance(node, Call) or node.name.startswith("torch."):
-        return []  # what torch rebuilds is one value, whatever its arguments are
+        return ()  # what torch rebuilds is one value, whatever its arguments are
     if node.attributes is not None:
         return node.attributes.pairs
-    return list(enumerate(node.args if node.items is None else node.items))
+    return enumerate(node.args if node.items is None else node.items)
 
 
 def component(key: object) -> str:
@@ -230,10 +307,14 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def unique(name: str, taken: Container[str]) -> str:
-    """Return ``name``, or ``name~2`` and so on where it is taken."""
-    number, free = 1, name
+def unique(name: str, taken: Container[str], repeats: dict[str, int] | None = None) -> str:
+    """Return ``name``, or ``name~2`` and so on where it is taken. ``repeats`` remembers where to go on."""
+    if name not in taken:
+        return name
+    number, free = (repeats or {}).get(name, 1), name
     while free in taken:
         number += 1
         free = f"{name}~{number}"
+    if repeats is not None:
+        repeats[name] = number
     return free

@@ -7,6 +7,7 @@ import os
 from ..errors import FormatError
 
 _INDEX = ".index.json"
+_METADATA = ".metadata"
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _SHOWN = 10
@@ -21,15 +22,19 @@ def checkpoint_in(folder: str) -> str:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise FormatError(folder, f"cannot be listed: {error.strerror}") from None
-    if ".metadata" in names and any(name.startswith("__") and name.endswith(".distcp") for name in names):
-        raise _distributed(folder)
+    distributed = [name for name in names if name == _METADATA and not os.path.isdir(os.path.join(folder, name))]
+    if not distributed and any(name.endswith(_METADATA) and name.startswith("__") for name in names):
+        raise _of_single_ranks(folder)
     found = (
-        [name for name in names if name.endswith(_INDEX)]
+        distributed + [name for name in names if name.endswith(_INDEX)]
         or [name for name in names if name in _WHOLE]
         or [name for name in names if name.endswith(_SUFFIXES)]
     )
     if len(found) == 1:
         return os.path.join(folder, found[0])
+    if not found and any(name.endswith(".distcp") for name in names):
+        reason = "is a distributed checkpoint without the .metadata that says what it holds"
+        raise FormatError(folder, reason, "get .metadata from where the checkpoint comes from", code="CKPT501")
     if not found:
         raise FormatError(folder, "is a folder without a checkpoint", "name the checkpoint file itself")
     listed = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
@@ -37,7 +42,7 @@ def checkpoint_in(folder: str) -> str:
     raise FormatError(folder, reason, f"name one of them: {os.path.join(folder, found[0])}")
 
 
-def _distributed(folder: str) -> FormatError:
-    reason = "is a torch.distributed.checkpoint folder, which ckptaudit cannot read yet"
-    convert = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-    return FormatError(folder, reason, f"if you trust it: {convert} {folder} checkpoint.pth")
+def _of_single_ranks(folder: str) -> FormatError:
+    reason = "is a distributed checkpoint with a .metadata for each rank (use_collectives=False), which is not read"
+    hint = "save it with collectives, as torch.distributed.checkpoint.save does by itself"
+    return FormatError(folder, reason, hint, code="CKPT703")

@@ -87,6 +87,11 @@ _REBUILDERS = {
     )
 }  # fmt: skip
 
+# Calls that make tensors.
+TENSOR_CALLS = frozenset(
+    {*_REBUILDERS, *TENSOR_CLASSES, "torch._tensor._rebuild_from_type_v2", "torch.nn.parameter.Parameter"}
+)
+
 ALLOWED: frozenset[str] = frozenset(
     {
         *STORAGES,
@@ -227,6 +232,16 @@ def refuse_globals(subject: str, found: Iterable[Global]) -> None:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             hint = f"see what it holds, without running anything: ckptaudit inspect {_quoted(subject)}"
             raise FormatError(subject, f"{what} {', '.join(names[:5])}{more}", hint, code=code)
+
+
+def broken_with(error: FormatError, found: Iterable[Global]) -> FormatError:
+    """Return the error of a broken pickle; where it names code to run, that is the worse news (CKPT702)."""
+    running = sorted((g for g in found if g.verdict == "dangerous"), key=lambda g: g.name)
+    if not running or error.code in ("CKPT701", "CKPT702"):
+        return error
+    names = ", ".join(f"{g.name} ({g.member}, byte {g.offset:,})" for g in running[:5])
+    reason = f"names {names}, which runs code, and is broken: {error.reason}"
+    return FormatError(error.subject, reason, "do not load it", code="CKPT702")
 
 
 def _quoted(path: str) -> str:

@@ -11,18 +11,21 @@ from typing import Literal
 
 from ..errors import FormatError
 from ..records import dataclass
-from .base import ByteSource, Limits
+from .base import ByteSource, Limits, over_limit
 
-Kind = Literal["torch-zip", "torch-legacy", "torch-tar", "safetensors", "index", "manifest"]
+Kind = Literal["torch-zip", "torch-legacy", "torch-tar", "safetensors", "index", "manifest", "pickle"]
 
 _HEAD = 4096
 _TAR_BLOCK = 512
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # torch.serialization.MAGIC_NUMBER
 _LEGACY_MAGIC_WITHIN = 32  # PROTO, a FRAME and LONG1 come before it
 _TEXT_PICKLE = rb"\((?:[dl]p|[ci]\w)|c[\w.]+\n[\w.]+\n|[IF]-?\d|S['\"]|[\]}]q"
+_LONGEST_MESSAGE = 1 << 16  # bytes of a server's error
 _ZIP_END = b"PK\x05\x06"
+_ZIP_TAIL = 22 + 0xFFFF  # the end record and the longest comment
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _AGAIN = "download or copy it again; this copy is incomplete"
+_TWO_HINT = "do not load it; ask where it comes from"
 _UNKNOWN_HINT = "get the file that torch.save or safetensors wrote, and check that its download was complete"
 
 
@@ -39,7 +42,6 @@ class _Stranger:
 _UNPACK = "unpack it first: {command} -dc {{file}} > checkpoint, then name the unpacked file"
 _EXPORT = "use the checkpoint it was converted from, or convert it to safetensors with the tool that wrote it"
 _NUMPY = "read it with numpy.load and save a state dict with safetensors.torch.save_file"
-_PICKLE = "if you wrote it and trust it, load it with pickle and save its state dict with torch.save"
 _WEB_PAGE = "download it from the link to the raw file; this link answered with a web page"
 _NOT_WEIGHTS = "check the download link or the path; this file holds no weights"
 _STRANGERS = (
@@ -83,14 +85,21 @@ def identify(source: ByteSource, limits: Limits) -> Kind:
 def _kind(source: ByteSource, head: bytes, limits: Limits) -> Kind | None:
     # First, as the length of a safetensors header may begin like anything: 67,324,752 reads PK\3\4.
     if head[8:9] == b"{" and head[4:8] == bytes(4):
+        if head.startswith(b"PK\x03\x04") and _may_end_as_zip(source):
+            raise FormatError(source.path, "is a safetensors file and a zip archive at once", _TWO_HINT, code="CKPT002")
         return "safetensors"
     if head.startswith(b"PK\x03\x04"):
         return "torch-zip"
+    if _is_tar(head):  # before the stream, as in torch: the header of a tar can hold the beginning of one
+        return "torch-tar"
     if head.startswith(b"\x80") and _LEGACY_MAGIC in head[:_LEGACY_MAGIC_WITHIN]:
         return "torch-legacy"
-    if _is_tar(head):
-        return "torch-tar"
-    return _kind_of_text(source, head, limits)
+    return _kind_of_text(source, head, limits) or ("pickle" if _is_pickle(source, head) else None)
+
+
+def _may_end_as_zip(source: ByteSource) -> bool:
+    length = min(source.size, _ZIP_TAIL)
+    return _ZIP_END in source.read(source.size - length, length)
 
 
 def _kind_of_text(source: ByteSource, head: bytes, limits: Limits) -> Kind | None:
@@ -102,27 +111,39 @@ def _kind_of_text(source: ByteSource, head: bytes, limits: Limits) -> Kind | Non
 
 
 def _is_tar(head: bytes) -> bool:
-    """Tell a tar by its magic, or by the checksum of its first header (old tars have no magic)."""
+    """Tell a tar by its magic, or by the checksum of its first header (old tars have no magic).
+
+    Every way is tried in which Python's tarfile, and so torch, may read the checksum.
+    """
     if len(head) < _TAR_BLOCK or not head[0]:
         return False
     if head[257:262] == b"ustar":
         return True
-    stated = head[148:156].strip(b" \0")
-    if not stated or not set(stated) <= set(b"01234567"):
-        return False
-    return int(stated, 8) == sum(head[:148]) + 8 * ord(" ") + sum(head[156:_TAR_BLOCK])
+    summed = head[:148] + b" " * 8 + head[156:_TAR_BLOCK]
+    negative = sum(byte > 127 for byte in summed) * 256  # for those who sum up signed bytes
+    return _tar_number(head[148:156]) in (sum(summed), sum(summed) - negative)
+
+
+def _tar_number(field: bytes) -> int | None:
+    """Read a number in octal digits or in binary."""
+    if field[0] in (0x80, 0xFF):
+        return int.from_bytes(field[1:], "big") - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
+    try:
+        return int(field.partition(b"\0")[0].decode("ascii").strip() or "0", 8)
+    except ValueError:
+        return None
 
 
 def _json_kind(source: ByteSource, limits: Limits) -> Kind:
     if source.size > limits.index_bytes:
-        limit = f"the limit is {limits.index_bytes:,}"
-        raise FormatError(source.path, f"is a JSON file of {source.size:,} bytes, {limit}", _UNKNOWN_HINT)
+        reason = f"is not read: it is a JSON file of {source.size:,} bytes"
+        raise over_limit(source.path, reason, "index_bytes", limits, source.size)
     text = source.read(0, source.size)
     if b'"ckptaudit.manifest/' in text:
         return "manifest"
     if b'"weight_map"' in text:
         return "index"
-    message = _error_message(text)
+    message = _error_message(text) if len(text) <= _LONGEST_MESSAGE else None
     if message is not None:
         raise _is_no_checkpoint(source, f"a JSON error message ({message!r})", _NOT_WEIGHTS)
     raise _is_no_checkpoint(source, "a JSON file without a weight_map", _NOT_WEIGHTS)
@@ -165,7 +186,6 @@ def _guess(source: ByteSource, head: bytes) -> FormatError:
     msgpack = 0x80 < head[0] < 0x90 and b"params" in head[:32]
     for found, what, hint in (
         (_is_html(head), "a web page (HTML)", _WEB_PAGE),
-        (_is_pickle(source, head), "a pickle that torch.save did not write", _PICKLE),
         (protobuf, "a protobuf file, as ONNX models are", _EXPORT),
         (msgpack, "a msgpack file, as Flax checkpoints are", _EXPORT),
         (source.size > 8 and _is_text(head), "a text file", _NOT_WEIGHTS),

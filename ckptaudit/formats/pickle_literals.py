@@ -6,13 +6,18 @@ import struct
 from typing import NoReturn
 
 from ..errors import FormatError
-from .base import Limits
+from . import prices
+from .base import Limits, over_limit
 
 _INT32 = struct.Struct("<i").unpack_from
 _UINT16 = struct.Struct("<H").unpack_from
 _UINT32 = struct.Struct("<I").unpack_from
 _UINT64 = struct.Struct("<Q").unpack_from
 _DOUBLE = struct.Struct(">d").unpack_from
+
+_SHORT = 256  # bytes of a string that is counted first and checked later
+
+_MOST_EMBEDDED = 16  # bytes values that are looked into
 
 
 class _Literals:
@@ -27,8 +32,13 @@ class _Literals:
         self.member = member
         self.limits = limits
         self.stack: list[object] = []
+        self.short = min(_SHORT, limits.string_bytes)
+        self.memory = 0  # bytes that the values take, by their prices
+        self.embedded: list[tuple[int, bytes]] = []
+        self.position = len(data)  # of the fault that ended the reading
 
     def malformed(self, pos: int, what: str) -> NoReturn:
+        self.position = pos
         raise FormatError(
             self.subject,
             f"{self.member} is a malformed pickle: byte {pos:,} {what}",
@@ -36,13 +46,15 @@ class _Literals:
             code="CKPT002",
         )
 
-    def exceeded(self, what: str) -> NoReturn:
-        raise FormatError(
-            self.subject,
-            f"{self.member} is not read to its end: it has {what}",
-            "check where the file comes from; no known checkpoint needs as much",
-            code="CKPT703",
-        )
+    def exceeded(self, what: str, limit: str) -> NoReturn:
+        reason = f"{self.member} is not read to its end: it has {what}"
+        raise over_limit(self.subject, reason, limit, self.limits)
+
+    def charge(self, price: int) -> None:
+        """Count the memory that a value takes before it is made, where it may be large."""
+        self.memory += price
+        if self.memory > self.limits.pickle_memory:
+            self.exceeded(f"values of more than {self.limits.pickle_memory:,} bytes", "pickle_memory")
 
     # -- numbers and constants --------------------------------------------------------------------------
 
@@ -59,6 +71,7 @@ class _Literals:
         return pos
 
     def binint(self, pos: int) -> int:
+        self.memory += prices.NUMBER
         self.stack.append(_INT32(self.data, pos)[0])
         return pos + 4
 
@@ -67,10 +80,12 @@ class _Literals:
         return pos + 1
 
     def binint2(self, pos: int) -> int:
+        self.memory += prices.NUMBER
         self.stack.append(_UINT16(self.data, pos)[0])
         return pos + 2
 
     def binfloat(self, pos: int) -> int:
+        self.memory += prices.NUMBER
         self.stack.append(_DOUBLE(self.data, pos)[0])
         return pos + 8
 
@@ -81,6 +96,7 @@ class _Literals:
         number = int(digits) if digits.removeprefix(b"-").isdigit() else None
         if number is None or str(number).encode() != digits:
             self.malformed(pos - 1, "is an INT that is no plain decimal number")
+        self.memory += prices.NUMBER
         self.stack.append(number)
         return end + 1
 
@@ -92,54 +108,77 @@ class _Literals:
 
     def push_long(self, pos: int, length: int) -> int:
         raw, end = self.take(pos, length)
+        self.charge(prices.NUMBER + length)
         self.stack.append(int.from_bytes(raw, "little", signed=True))
         return end
 
     # -- strings and bytes ------------------------------------------------------------------------------
 
     def take(self, pos: int, length: int) -> tuple[bytes, int]:
+        if length > self.limits.string_bytes:
+            self.exceeded(f"a string of {length:,} bytes", "string_bytes")
         end = pos + length
         if end > len(self.data):
             self.malformed(pos, f"begins {length:,} bytes of data, more than are left")
-        if length > self.limits.string_bytes:
-            self.exceeded(f"a string of {length:,} bytes")
         return self.data[pos:end], end
 
-    def binunicode(self, pos: int) -> int:
-        raw, end = self.take(pos + 4, _UINT32(self.data, pos)[0])
+    def take_bytes(self, pos: int, length: int) -> tuple[bytes, int]:
+        raw, end = self.take(pos, length)
+        self.charge(prices.BYTES + length)
+        return self.noted(pos, raw), end
+
+    def noted(self, pos: int, raw: bytes) -> bytes:
+        """Take note of bytes that look like a pickle, and return them."""
+        if raw[:1] == b"\x80" and raw[-1:] == b"." and len(self.embedded) < _MOST_EMBEDDED:
+            self.embedded.append((pos, raw))
+        return raw
+
+    def push_text(self, pos: int, length: int) -> int:
+        raw, end = self.take(pos, length)
+        self.charge(prices.TEXT + (length if raw.isascii() else 4 * length))
         self.stack.append(str(raw, "utf-8", "surrogatepass"))
+        return end
+
+    def binunicode(self, pos: int) -> int:
+        data = self.data
+        length: int = _UINT32(data, pos)[0]
+        pos += 4
+        end = pos + length
+        raw = data[pos:end] if length <= self.short else b""
+        if len(raw) < length or not raw.isascii():
+            return self.push_text(pos, length)
+        self.memory += prices.TEXT + length
+        self.stack.append(raw.decode())
         return end
 
     def short_binunicode(self, pos: int) -> int:
-        raw, end = self.take(pos + 1, self.data[pos])
-        self.stack.append(str(raw, "utf-8", "surrogatepass"))
-        return end
+        return self.push_text(pos + 1, self.data[pos])
 
     def binbytes(self, pos: int) -> int:
-        raw, end = self.take(pos + 4, _UINT32(self.data, pos)[0])
+        raw, end = self.take_bytes(pos + 4, _UINT32(self.data, pos)[0])
         self.stack.append(raw)
         return end
 
     def short_binbytes(self, pos: int) -> int:
-        raw, end = self.take(pos + 1, self.data[pos])
+        raw, end = self.take_bytes(pos + 1, self.data[pos])
         self.stack.append(raw)
         return end
 
     def bytearray8(self, pos: int) -> int:
-        raw, end = self.take(pos + 8, _UINT64(self.data, pos)[0])
+        raw, end = self.take_bytes(pos + 8, _UINT64(self.data, pos)[0])
         self.stack.append(bytearray(raw))
         return end
 
     def binstring(self, pos: int) -> int:
-        raw, end = self.take(pos + 4, _UINT32(self.data, pos)[0])
-        return self.push_python2_string(raw, end)
+        return self.push_python2_string(pos + 4, _UINT32(self.data, pos)[0])
 
     def short_binstring(self, pos: int) -> int:
-        raw, end = self.take(pos + 1, self.data[pos])
-        return self.push_python2_string(raw, end)
+        return self.push_python2_string(pos + 1, self.data[pos])
 
-    def push_python2_string(self, raw: bytes, end: int) -> int:
+    def push_python2_string(self, pos: int, length: int) -> int:
         """Push text where it is text: torch.load reads the strings of Python 2 as UTF-8."""
+        raw, end = self.take(pos, length)
+        self.charge(prices.TEXT + (length if raw.isascii() else 4 * length))
         try:
             self.stack.append(raw.decode())
         except UnicodeDecodeError:

@@ -6,26 +6,25 @@ import struct
 from typing import NoReturn
 
 from ..errors import FormatError
-from .base import ByteSource, Limits
+from .base import ByteSource, Limits, over_limit
 from .nodes import PDict
-from .pickle_vm import PickleResult, run
+from .pickle_vm import PickleResult, Spent, run
 
 _OBJECT_WINDOW = 1 << 18  # bytes; the pickle of a ResNet-50 takes 40 kB
 _SMALL_WINDOW = 1 << 13
-_GROWTH = 16
 _HINT = "get the file again from its source; torch.save writes no such file"
-_LIMIT_HINT = "check where the file comes from; no known checkpoint needs as much"
 _CUT_HINT = "download or copy it again; this copy is incomplete"
 
 
 class PickleStream:
     """A part of a file, from ``position`` to ``end`` (bytes), read from its beginning to its end.
 
-    Where a pickle ends is known only after it was read, and the tensors behind it may be large: pickles are
-    read through windows that grow until one holds the whole pickle.
+    Where a pickle ends is known only after it was read, and the tensors behind it may be large: a pickle is read
+    through a small window, and where that is too small, once more through one that holds any pickle.
     """
 
-    def __init__(self, source: ByteSource, limits: Limits, start: int, end: int) -> None:
+    def __init__(self, source: ByteSource, limits: Limits, start: int, end: int, *, spent: Spent | None = None) -> None:
+        self.spent = spent or Spent()
         self.source = source
         self.limits = limits
         self.position = start
@@ -40,33 +39,33 @@ class PickleStream:
 
         ``window`` is the number of bytes that are read at first.
         """
-        left, limits = self._left(member, 1), self.limits
-        first = (0, "")  # the window that met the fault first, and the fault
-        while True:
-            data = self.source.read(self.position, min(window, left, limits.pickle_bytes))
+        left = self._left(member, 1)
+        whole = min(left, self.limits.pickle_bytes)
+        fault = ""
+        for size in (window, whole) if window < whole else (whole,):
             try:
-                result = run(data, subject=self.source.path, member=member, limits=limits, module_ids=module_ids)
+                result = self._run(member, size, module_ids)
             except FormatError as error:
-                if len(data) == left or error.code == "CKPT703":
-                    raise
-                if len(data) == limits.pickle_bytes:
-                    reason = f"is not read to its end: {member} takes more than {limits.pickle_bytes:,} bytes"
-                    raise FormatError(self.source.path, reason, _LIMIT_HINT, code="CKPT703") from None
-                if error.reason != first[1]:
-                    first = (window, error.reason)
-                elif window - first[0] > limits.string_bytes:
-                    raise  # a longest string more does not move the fault: it is not the window's
-                window *= _GROWTH
-                continue
-            self.position += result.end
-            return result
+                if size == left or error.code == "CKPT703" or error.reason == fault:
+                    raise  # the fault is not that the window ends: there is no more, or more did not move it
+                fault = error.reason
+            else:
+                self.position += result.end
+                return result
+        reason = f"is not read to its end: {member} takes more than {whole:,} bytes"
+        raise over_limit(self.source.path, reason, "pickle_bytes", self.limits)
 
-    def literal(self, member: str) -> object:
+    def _run(self, member: str, size: int, module_ids: bool) -> PickleResult:
+        data = self.source.read(self.position, size)
+        path, limits = self.source.path, self.limits
+        return run(data, subject=path, member=member, limits=limits, module_ids=module_ids, spent=self.spent)
+
+    def literal(self, member: str, *, window: int = _SMALL_WINDOW) -> object:
         """Interpret the next pickle, which must be plain data: it names nothing and refers to nothing.
 
         Raises FormatError: CKPT702 or CKPT701 where it names a global, CKPT002 where it is not plain.
         """
-        result = self.pickle(member)
+        result = self.pickle(member, window=window)
         if result.globals:
             worst = next((one for one in result.globals if one.verdict == "dangerous"), result.globals[0])
             code = "CKPT702" if worst.verdict == "dangerous" else "CKPT701"

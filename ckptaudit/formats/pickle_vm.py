@@ -8,25 +8,29 @@ reason.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from collections.abc import Callable
+from itertools import islice
 
 from ..errors import FormatError
 from ..records import dataclass
 from .base import Global, Limits
-from .globals import STORAGES, TENSOR_CLASSES, classify, full_name
-from .nodes import MAPPING_CLASSES, SEQUENCE_CLASSES, Call, GlobalRef, PDict, PersistentId, PSet, identity_of
-from .pickle_literals import _Literals
+from .globals import broken_with, classify, full_name
+from .nodes import Call, PersistentId
+from .pickle_calls import _Calls
+from .pickle_containers import CHECK_EVERY
 
 _UINT32 = struct.Struct("<I").unpack_from
 _UINT64 = struct.Struct("<Q").unpack_from
-_TEXT_CODECS = ("latin1", "latin-1", "utf-8", "ascii")
-_ALLOCATING = {"builtins.bytearray", *TENSOR_CLASSES, *STORAGES}  # by the number they are called with
-_SETS = ("builtins.set", "builtins.frozenset")
+_NAME_LINE = rb"\n([A-Za-z_][\w.]*)(?=\n)"
+_NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_."
 _PROTOCOL = 5
 _STOPPED = sys.maxsize  # a position behind every pickle: STOP was seen
-_CHECK_EVERY = 1 << 16  # opcodes between two looks at the limits
+_BURST = range(1, CHECK_EVERY + 1)
+_BEGIN = 256  # opcodes that take as long as to begin with a pickle, where a file has many
+_LONG_BINPUT, _BINGET, _BININT1 = b"rhK"
 
 
 @dataclass(frozen=True)
@@ -34,96 +38,142 @@ class PickleResult:
     """What one pickle holds.
 
     ``value`` is the root node, ``end`` the position behind STOP, ``globals`` every name once, at its first
-    use, and ``persistent_ids`` every reference out of the pickle, used or not.
+    use, and ``persistent_ids`` every reference out of the pickle, used or not. ``embedded`` holds the bytes values
+    that look like pickles themselves, with their position. ``opcodes`` and ``memory`` are what reading it has cost.
+    ``rebuilt`` holds every call that makes a tensor.
     """
 
     value: object
     end: int
     globals: tuple[Global, ...]
     persistent_ids: tuple[PersistentId, ...]
+    embedded: tuple[tuple[int, bytes], ...] = ()
+    opcodes: int = 0
+    memory: int = 0
+    rebuilt: tuple[Call, ...] = ()
+
+
+class Spent:
+    """What the pickles of one file have cost so far: the limits hold for all of them together."""
+
+    __slots__ = ("memory", "opcodes", "storages")
+
+    def __init__(self) -> None:
+        self.memory = self.opcodes = self.storages = 0
 
 
 def run(
-    data: bytes, *, subject: str, member: str, limits: Limits, start: int = 0, module_ids: bool = False
+    data: bytes,
+    *,
+    subject: str,
+    member: str,
+    limits: Limits,
+    start: int = 0,
+    module_ids: bool = False,
+    spent: Spent | None = None,
 ) -> PickleResult:
     """Interpret the pickle that begins at ``start`` and return its nodes.
 
     ``subject`` (the file) and ``member`` (its part) word the errors. ``module_ids`` reads the persistent ids
-    ``('module', class, ...)`` of torch before 1.6 as that class. Raises FormatError: CKPT703 where a limit
-    is exceeded, CKPT702 where a broken pickle names code to run, CKPT002 for every other fault.
+    ``('module', class, ...)`` of torch before 1.6 as that class. ``spent`` is what other pickles of the file have
+    cost; what this one costs is added. Raises FormatError: CKPT703 where a limit is exceeded, CKPT702 where a broken
+    pickle names code to run, CKPT002 for every other fault.
     """
     machine = _Machine(data, subject, member, limits, start, module_ids)
+    machine.spent = spent
     try:
         return machine.run()
     except FormatError as error:
-        running = sorted(g.name for g in machine.globals.values() if g.verdict == "dangerous")
-        if not running:
-            raise
-        reason = f"names {', '.join(running[:5])}, which runs code, and is broken: {error.reason}"
-        raise FormatError(subject, reason, "do not load it", code="CKPT702") from None
+        raise broken_with(error, machine.found()) from None
 
 
-class _Machine(_Literals):
+class _Machine(_Calls):
     """The stack machine. A handler gets the position behind its opcode and returns that of the next one."""
 
     def __init__(self, data: bytes, subject: str, member: str, limits: Limits, start: int, module_ids: bool) -> None:
-        super().__init__(data, subject, member, limits)
+        super().__init__(data, subject, member, limits, module_ids)
         self.start = start
-        self.module_ids = module_ids
-        self.below: list[list[object]] = []  # the stacks under the open marks
-        self.memo: dict[int, object] = {}
-        self.refs: dict[str, GlobalRef] = {}
-        self.globals: dict[str, Global] = {}
-        self.persistent_ids: list[PersistentId] = []
-        self.executed = 0
+        self.spent: Spent | None = None
         self.end = -1
         self.in_frame = False
-        self.table: list[Callable[[int], int]] = [self.refuse] * 256
-        for opcode, name in _HANDLERS.items():
-            self.table[opcode] = getattr(self, name)
+
+    def found(self) -> list[Global]:
+        """Return the globals named so far, and those that the text behind the last opcode seems to name.
+
+        Where the reading of a broken pickle ends, other readers may go on.
+        """
+        window = self.data[self.position : self.position + self.limits.string_bytes]
+        later = []
+        for match in islice(re.finditer(_NAME_LINE, window), self.limits.globals):
+            module = _module_before(window[max(0, match.start() - self.limits.global_bytes) : match.start()])
+            name = full_name(module.decode(), match[1].decode()) if module else ""
+            if module and name not in self.globals:
+                start = self.position + match.start() - len(module) - 1
+                later.append(Global(name, classify(name), self.member, start))
+        return [*self.globals.values(), *later]
 
     # -- the loop ---------------------------------------------------------------------------------------
 
     def run(self) -> PickleResult:
-        start = self.start
+        start, spent = self.start, self.spent or Spent()
+        self.executed, self.memory, self.storages = spent.opcodes, spent.memory, spent.storages
+        if self.spent is not None:
+            self.executed += _BEGIN
         if self.data[start : start + 1] != b"\x80":
             self.malformed(start, "does not begin with a protocol number")
         self.run_until(start, len(self.data))
+        self.check_limits()
         if self.end < 0:
             self.malformed(len(self.data), "ends without STOP")
-        return PickleResult(self.stack[0], self.end, tuple(self.globals.values()), tuple(self.persistent_ids))
+        opcodes, memory = self.executed - spent.opcodes, self.memory - spent.memory
+        spent.opcodes, spent.memory, spent.storages = self.executed, self.memory, self.storages
+        return PickleResult(
+            self.stack[0],
+            self.end,
+            tuple(self.globals.values()),
+            tuple(self.persistent_ids),
+            tuple(self.embedded),
+            opcodes,
+            memory,
+            tuple(self.rebuilt),
+        )
 
     def run_until(self, pos: int, end: int) -> None:
         """Run the opcodes from ``pos`` to ``end``, which has to be the end of one of them, or to STOP."""
-        table, data, ran = self.table, self.data, 0
+        while pos < end:
+            pos = self.run_some(pos, end)
+            if self.executed >= self.next_check:
+                self.check_limits()
+        if pos > end and self.end < 0:
+            self.malformed(end, "ends in the middle of an opcode")
+
+    def run_some(self, pos: int, end: int) -> int:
+        """Run some of the opcodes and return where the next one is. The three that come most often are done here."""
+        table, data, memo, far, ran = _TABLE, self.data, self.memo, self.far, 0
         try:
-            while pos < end:
-                pos = table[data[pos]](pos + 1)
-                ran += 1
-                if ran == _CHECK_EVERY:
-                    self.check_limits(ran)
-                    ran = 0
+            for ran in _BURST:  # noqa: B007 - it is used below
+                opcode = data[pos]
+                if opcode == _LONG_BINPUT and not far and _UINT32(data, pos + 1)[0] == len(memo):
+                    memo.append(self.stack[-1])
+                    pos += 5
+                elif opcode == _BINGET and data[pos + 1] < len(memo):
+                    self.stack.append(memo[data[pos + 1]])
+                    pos += 2
+                elif opcode == _BININT1:
+                    self.stack.append(data[pos + 1])
+                    pos += 2
+                else:
+                    pos = table[opcode](self, pos + 1)
+                if pos >= end:
+                    break
         except (IndexError, struct.error):
             self.malformed(pos, "ends, or its stack does, in the middle of an opcode")
         except KeyError:
             self.malformed(pos, "uses a memo entry that was never stored")
         except UnicodeDecodeError:
             self.malformed(pos, "holds text that is not UTF-8")
-        if pos > end and self.end < 0:
-            self.malformed(end, "ends in the middle of an opcode")
-        self.check_limits(ran)
-
-    def check_limits(self, ran: int) -> None:
-        limits = self.limits
         self.executed += ran
-        depth = len(self.stack) + sum(map(len, self.below))
-        for count, limit, what in (
-            (self.executed, limits.pickle_opcodes, "opcodes"),
-            (len(self.memo), limits.memo_entries, "memo entries"),
-            (depth, limits.stack_depth, "stack entries"),
-        ):
-            if count > limit:
-                self.exceeded(f"more than {limit:,} {what}")
+        return pos
 
     def refuse(self, pos: int) -> int:
         self.malformed(pos - 1, f"is the opcode 0x{self.data[pos - 1]:02x}, which torch.save does not write")
@@ -157,248 +207,11 @@ class _Machine(_Literals):
         self.end = pos
         return _STOPPED
 
-    # -- marks and memo ---------------------------------------------------------------------------------
 
-    def mark(self, pos: int) -> int:
-        self.below.append(self.stack)
-        if len(self.below) > self.limits.open_marks:
-            self.exceeded(f"more than {self.limits.open_marks:,} open marks")
-        self.stack = []
-        return pos
-
-    def pop_mark(self) -> list[object]:
-        items = self.stack
-        self.stack = self.below.pop()
-        return items
-
-    def binput(self, pos: int) -> int:
-        self.memo[self.data[pos]] = self.stack[-1]
-        return pos + 1
-
-    def long_binput(self, pos: int) -> int:
-        self.memo[_UINT32(self.data, pos)[0]] = self.stack[-1]
-        return pos + 4
-
-    def memoize(self, pos: int) -> int:
-        self.memo[len(self.memo)] = self.stack[-1]
-        return pos
-
-    def binget(self, pos: int) -> int:
-        self.stack.append(self.memo[self.data[pos]])
-        return pos + 1
-
-    def long_binget(self, pos: int) -> int:
-        self.stack.append(self.memo[_UINT32(self.data, pos)[0]])
-        return pos + 4
-
-    # -- containers -------------------------------------------------------------------------------------
-
-    def empty_list(self, pos: int) -> int:
-        self.stack.append([])
-        return pos
-
-    def empty_dict(self, pos: int) -> int:
-        self.stack.append(PDict())
-        return pos
-
-    def empty_set(self, pos: int) -> int:
-        self.stack.append(PSet([]))
-        return pos
-
-    def frozenset(self, pos: int) -> int:
-        items = self.pop_mark()
-        self.stack.append(PSet(items))
-        return pos
-
-    def empty_tuple(self, pos: int) -> int:
-        self.stack.append(())
-        return pos
-
-    def tuple_(self, pos: int) -> int:
-        items = tuple(self.pop_mark())
-        self.stack.append(items)
-        return pos
-
-    def tuple1(self, pos: int) -> int:
-        stack = self.stack
-        stack[-1] = (stack[-1],)
-        return pos
-
-    def tuple2(self, pos: int) -> int:
-        stack = self.stack
-        last = stack.pop()
-        stack[-1] = (stack[-1], last)
-        return pos
-
-    def tuple3(self, pos: int) -> int:
-        stack = self.stack
-        last = stack.pop()
-        middle = stack.pop()
-        stack[-1] = (stack[-1], middle, last)
-        return pos
-
-    def append(self, pos: int) -> int:
-        item = self.stack.pop()
-        self.extend(pos, [item])
-        return pos
-
-    def appends(self, pos: int) -> int:
-        self.extend(pos, self.pop_mark())
-        return pos
-
-    def extend(self, pos: int, items: list[object]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, Call) and _may_fill(target, SEQUENCE_CLASSES):
-            target.items = target.items or []
-            target.items.extend(items)
-        elif isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, PSet):
-            target.items.extend(items)
-        else:
-            self.malformed(pos - 1, "appends to something that is no list")
-
-    def setitem(self, pos: int) -> int:
-        value = self.stack.pop()
-        key = self.stack.pop()
-        self.store(pos, [key], [value])
-        return pos
-
-    def setitems(self, pos: int) -> int:
-        items = self.pop_mark()
-        if len(items) % 2:
-            self.malformed(pos - 1, "stores a key without a value")
-        self.store(pos, items[::2], items[1::2])
-        return pos
-
-    def store(self, pos: int, keys: list[object], values: list[object]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, Call) and _may_fill(target, MAPPING_CLASSES):
-            target.pairs = target.pairs or PDict()
-            target = target.pairs
-        if not isinstance(target, PDict):
-            self.malformed(pos - 1, "stores an item in something that is no dict")
-        target.pairs.extend(zip(keys, values, strict=True))
-        seen, longest = target.seen, self.limits.key_bytes
-        for key in keys:
-            identity = key if type(key) is str else identity_of(key, longest)
-            if identity is None:
-                self.malformed(pos - 1, f"uses a {type(key).__name__} as a dict key")
-            if identity in seen:
-                self.malformed(pos - 1, f"stores the key {_shown(key)} twice in one dict")
-            seen.add(identity)
-            if type(key) is str and len(key) > longest:
-                self.exceeded(f"a dict key of {len(key):,} characters")
-
-    # -- globals and calls ------------------------------------------------------------------------------
-
-    def global_(self, pos: int) -> int:
-        limit = pos + self.limits.global_bytes
-        middle = self.data.find(b"\n", pos, limit)
-        end = self.data.find(b"\n", middle + 1, limit) if middle >= 0 else -1
-        if end < 0:
-            self.malformed(pos - 1, "names a global without an end")
-        self.push_global(pos - 1, self.data[pos:middle].decode(), self.data[middle + 1 : end].decode())
-        return end + 1
-
-    def stack_global(self, pos: int) -> int:
-        attribute = self.stack.pop()
-        module = self.stack.pop()
-        if not isinstance(attribute, str) or not isinstance(module, str):
-            self.malformed(pos - 1, "names a global by something that is no text")
-        if len(attribute) + len(module) > self.limits.global_bytes:
-            self.malformed(pos - 1, "names a global without an end")
-        self.push_global(pos - 1, module, attribute)
-        return pos
-
-    def push_global(self, pos: int, module: str, attribute: str) -> None:
-        if not (module.isascii() and attribute.isascii() and module.isprintable() and attribute.isprintable()):
-            self.malformed(pos, "names a global by other than printable ASCII")
-        if not (module and attribute):
-            self.malformed(pos, "names a global without a name")
-        name = full_name(module, attribute)
-        ref = self.refs.get(name)
-        if ref is None:
-            ref = self.refs[name] = GlobalRef(name)
-            self.globals[name] = Global(name, classify(name), self.member, pos)
-        self.stack.append(ref)
-
-    def binpersid(self, pos: int) -> int:
-        pid = self.stack.pop()
-        if self.module_ids and isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
-            if not isinstance(pid[1], GlobalRef):
-                self.malformed(pos - 1, "refers to a module class that is no class")
-            self.stack.append(pid[1])
-            return pos
-        node = PersistentId(pid)
-        self.persistent_ids.append(node)
-        self.stack.append(node)
-        return pos
-
-    def reduce(self, pos: int) -> int:
-        args = self.stack.pop()
-        self.stack[-1] = self.call(pos, self.stack[-1], args)
-        return pos
-
-    def newobj_ex(self, pos: int) -> int:
-        kwargs = self.stack.pop()
-        args = self.stack.pop()
-        if not isinstance(kwargs, PDict):
-            self.malformed(pos - 1, "makes an object with keywords that are no dict")
-        node = self.call(pos, self.stack[-1], args)
-        if isinstance(node, Call):
-            node.kwargs = kwargs
-        self.stack[-1] = node
-        return pos
-
-    def call(self, pos: int, fn: object, args: object) -> object:
-        if not isinstance(fn, GlobalRef):
-            self.malformed(pos - 1, "calls something that it does not name")
-        if not isinstance(args, tuple):
-            self.malformed(pos - 1, f"calls {fn.name} with arguments that are no tuple")
-        if fn.name == "_codecs.encode":
-            return self.encoded(pos, args)
-        if fn.name == "builtins.bytes" and not args:
-            return b""  # as protocols below 3 write it
-        if fn.name in _SETS and len(args) == 1 and isinstance(args[0], list):
-            return PSet(args[0])
-        if args and fn.name in _ALLOCATING and not isinstance(args[0], str | bytes):
-            self.malformed(pos - 1, f"allocates memory: it calls {fn.name}")
-        return Call(fn, args)
-
-    def encoded(self, pos: int, args: tuple[object, ...]) -> bytes:
-        """Protocols below 3 write bytes as text to be encoded; other codecs than these can take forever."""
-        text, codec = args if len(args) == 2 else (None, None)
-        if not isinstance(text, str) or codec not in _TEXT_CODECS:
-            self.malformed(pos - 1, "calls _codecs.encode with other than text and a plain codec")
-        try:
-            return text.encode(str(codec))
-        except UnicodeEncodeError:
-            self.malformed(pos - 1, "encodes text that does not fit its codec")
-
-    def build(self, pos: int) -> int:
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if not isinstance(target, Call):
-            self.malformed(pos - 1, "sets the state of something that is no object")
-        if target.state is not None:
-            self.malformed(pos - 1, f"sets the state of one {target.name} twice")
-        target.state = state
-        return pos
-
-
-def _may_fill(call: Call, classes: frozenset[str]) -> bool:
-    """Tell whether items may be stored in a call's result: a known container, or a class of the user's.
-
-    What torch's own list allows and is no container (a tensor, a Size) must not be written to: that is how
-    CVE-2026-24747 corrupts the memory of torch before 2.10.
-    """
-    return call.name in classes or classify(call.name) in ("refused", "dangerous")
-
-
-def _shown(key: object) -> str:
-    text = ascii(key)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _module_before(text: bytes) -> bytes:
+    """Return the module of a GLOBAL or INST whose first line ends where ``text`` does, or nothing."""
+    found = re.search(rb"[ci]([A-Za-z_].*)", text[len(text.rstrip(_NAME_BYTES)) :])
+    return found[1] if found else b""
 
 
 _HANDLERS = {
@@ -412,7 +225,11 @@ _HANDLERS = {
     0x96: "bytearray8", ord("T"): "binstring", ord("U"): "short_binstring",
     ord("]"): "empty_list", ord("}"): "empty_dict", 0x8F: "empty_set", 0x91: "frozenset",
     ord(")"): "empty_tuple", ord("t"): "tuple_", 0x85: "tuple1", 0x86: "tuple2", 0x87: "tuple3",
-    ord("a"): "append", ord("e"): "appends", 0x90: "appends", ord("s"): "setitem", ord("u"): "setitems",
+    ord("a"): "append", ord("e"): "appends", 0x90: "additems", ord("s"): "setitem", ord("u"): "setitems",
     ord("c"): "global_", 0x93: "stack_global", ord("Q"): "binpersid",
-    ord("R"): "reduce", 0x81: "reduce", 0x92: "newobj_ex", ord("b"): "build",
+    ord("R"): "reduce", 0x81: "newobj", 0x92: "newobj_ex", ord("b"): "build",
 }  # fmt: skip
+
+_TABLE: list[Callable[[_Machine, int], int]] = [_Machine.refuse] * 256
+for _opcode, _name in _HANDLERS.items():
+    _TABLE[_opcode] = getattr(_Machine, _name)

@@ -9,23 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import NoReturn, TypedDict
+from typing import NoReturn
 
 from ..dtypes import DTYPES
 from ..errors import FormatError
 from ..manifest import TensorSpec
 from ..records import dataclass, replace
-from .base import Limits
+from .base import Limits, over_limit
 from .globals import DENSE_CLASSES, DTYPE_NAMES, STORAGES, TENSOR_CLASSES, classify
-from .nodes import Call, GlobalRef, PDict, PersistentId, pairs_of, type_name
+from .nodes import Call, GlobalRef, PDict, PersistentId, is_empty_mapping, pairs_of, shown, type_name
+from .quantizers import quantizer_fault
+from .sparse_layouts import SPARSE_LAYOUTS, sparse_fault
 
 _MAX = 1 << 63  # torch counts in int64
+_READS = 3  # rebuild calls for each tensor, on average
 _DEPTH = 8  # rebuild calls inside rebuild calls; torch writes at most three
-_PACKED_BITS = {"quint4x2": 4, "quint2x4": 2}  # elements of quantized dtypes that share bytes
+_LOCATION = 256  # characters of the name of a device
+_ELEMENTS = {  # class of a storage: dtype and bytes of what it counts
+    name: (dtype, DTYPES[dtype].itemsize if dtype else 1)
+    for name, dtype in STORAGES.items()
+    if not name.endswith(".TypedStorage")
+}
+_WIDTHS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()}  # bits
+_WIDTHS |= {"quint4x2": 4, "quint2x4": 2}  # their elements share bytes
 _HINT = "get the file again from its source; torch.save writes no such tensor"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """The memory behind tensors. Sizes are bytes.
 
@@ -46,19 +56,14 @@ class Storage:
         return self.nbytes - self.start if self.length is None else self.length
 
 
-class _Flags(TypedDict, total=False):
-    requires_grad: bool
-    conj: bool
-    neg: bool
-
-
 Resolve = Callable[[PersistentId], "Storage | TensorSpec"]
 
 
-def storage_of_id(pid: PersistentId, subject: str, *, fields: int = 5) -> Storage:
+def storage_of_id(pid: PersistentId, subject: str, *, fields: int = 5, suffix: str = "") -> Storage:
     """Read ``('storage', class, key, location, numel)``, the persistent id that torch writes.
 
-    The older stream format has a sixth field, which is left to its reader. Raises FormatError CKPT002.
+    The older stream format has a sixth field, which is left to its reader; ``suffix`` may follow the number that
+    is the key. Raises FormatError CKPT002.
     """
     parts = pid.id
 
@@ -68,14 +73,17 @@ def storage_of_id(pid: PersistentId, subject: str, *, fields: int = 5) -> Storag
     if not isinstance(parts, tuple) or len(parts) != fields or parts[0] != "storage":
         fail(f"it is no tuple of 'storage' and {fields - 1} more fields")
     cls, key, location, numel = parts[1:5]
-    if not isinstance(cls, GlobalRef) or cls.name not in STORAGES or cls.name.endswith(".TypedStorage"):
+    if not isinstance(cls, GlobalRef) or cls.name not in _ELEMENTS:
         fail(f"its class is {type_name(cls)}")
-    if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 20):
+    number = key.removesuffix(suffix) if isinstance(key, str) else ""
+    if not isinstance(key, str) or not (number.isascii() and number.isdigit() and len(number) <= 20):
         fail("its key is no number")
     if not isinstance(location, str) or type(numel) is not int or numel < 0:
         fail("its location is no text, or its size no number")
-    dtype = STORAGES[cls.name]
-    nbytes = numel * (DTYPES[dtype].itemsize if dtype else 1)
+    if len(location) > _LOCATION:
+        fail(f"its location has {len(location):,} characters")
+    dtype, itemsize = _ELEMENTS[cls.name]
+    nbytes = numel * itemsize
     if nbytes >= _MAX:
         fail("its size does not fit 64 bits")
     return Storage(key, dtype, nbytes, location)
@@ -92,7 +100,11 @@ class Rebuilder:
         self._subject = subject
         self._resolve = resolve
         self._limits = limits
-        self._known: dict[int, TensorSpec | None] = {}
+        self._known: dict[int, TensorSpec] = {}
+        self._inside: set[int] = set()  # calls that were read as parts of others
+        self._reads = 0
+        self._dimensions = 0
+        self._checked: dict[int, bool] = {}  # states of tensors, and whether they make it a buffer
         self._where = ""
         self._depth = 0
 
@@ -103,11 +115,30 @@ class Rebuilder:
         """
         if not isinstance(node, Call | PersistentId):
             return None
-        if id(node) not in self._known:
+        spec = self._known.get(id(node))
+        if spec is None:
             self._where = where
             self._depth = 0
-            self._known[id(node)] = self._read(node)
-        return self._known[id(node)]
+            spec = self._read(node)
+            if spec is not None:
+                self._known[id(node)] = spec
+                if len(self._known) > self._limits.tensors:
+                    self._exceeded("tensors", self._limits.tensors)
+        return spec
+
+    def check(self, call: Call, where: str) -> None:
+        """Read a call unless it was read before, as a tensor or as a part of one."""
+        if id(call) not in self._inside:
+            self.tensor(call, where)
+
+    def _exceeded(self, name: str, limit: int) -> NoReturn:
+        what = {"tensors": "tensors", "sizes": "dimensions of tensors together"}[name]
+        raise over_limit(self._subject, f"holds more than {limit:,} {what}", name, self._limits)
+
+    def view(self, storage: Storage, dtype: str, view: tuple[object, object, object], where: str) -> TensorSpec:
+        """Return the description of a tensor that no pickle describes: ``view`` is its offset, shape and stride."""
+        self._where = where
+        return self._strided(storage, dtype, view)
 
     def _read(self, node: object) -> TensorSpec | None:
         if isinstance(node, PersistentId):
@@ -118,8 +149,12 @@ class Rebuilder:
         self._depth += 1
         if self._depth > _DEPTH:
             self._fail("is wrapped in itself too often")
+        if self._depth > 1:
+            self._inside.add(id(node))
         spec = self._read_call(node)
         self._depth -= 1
+        if spec is not None and spec.requires_grad and not _differentiable(spec.dtype):
+            self._fail(f"requires a gradient, which {spec.dtype} cannot have")
         return spec
 
     def _read_call(self, call: Call) -> TensorSpec | None:
@@ -131,6 +166,9 @@ class Rebuilder:
         counts, read = reader
         if len(call.args) not in counts or call.kwargs is not None or call.state is not None:
             self._fail(f"is rebuilt by {call.name} with {len(call.args)} arguments")
+        self._reads += 1
+        if self._reads > _READS * self._limits.tensors:  # tensors inside of tensors, over and over
+            self._exceeded("tensors", self._limits.tensors)
         return read(self, call.args)
 
     def _fail(self, what: str) -> NoReturn:
@@ -138,24 +176,25 @@ class Rebuilder:
 
     # -- strided tensors --------------------------------------------------------------------------------
 
-    def _v1(self, args: tuple[object, ...], flags: _Flags | None = None) -> TensorSpec:
+    def _v1(
+        self, args: tuple[object, ...], requires_grad: bool | None = None, bits: tuple[bool, bool] = (False, False)
+    ) -> TensorSpec:
         memory = self._storage(args[0])
-        return self._strided(memory, memory.dtype or "uint8", args[1:4], flags or {})
+        return self._strided(memory, memory.dtype or "uint8", args[1:4], requires_grad, bits)
 
     def _v2(self, args: tuple[object, ...]) -> TensorSpec:
-        return self._v1(args[:4], self._flags(args[4], args[5], args[6] if len(args) == 7 else None))
+        requires_grad = self._requires_grad(args[4], args[5])
+        return self._v1(args, requires_grad, self._bits(args[6]) if len(args) == 7 else (False, False))
 
     def _v3(self, args: tuple[object, ...]) -> TensorSpec:
-        flags = self._flags(args[4], args[5], args[7] if len(args) == 8 else None)
-        return self._strided(self._storage(args[0]), self._dtype(args[6]), args[1:4], flags)
+        requires_grad = self._requires_grad(args[4], args[5])
+        bits = self._bits(args[7]) if len(args) == 8 else (False, False)
+        return self._strided(self._storage(args[0]), self._dtype(args[6]), args[1:4], requires_grad, bits)
 
     def _quantized(self, args: tuple[object, ...]) -> TensorSpec:
-        quantizer = args[4]
-        if not isinstance(quantizer, tuple) or not quantizer or not isinstance(quantizer[0], GlobalRef):
-            self._fail("is quantized by no known scheme")
-        for part in quantizer[1:]:
-            self._read(part)
-        spec = self._v1(args[:4], self._flags(args[5], args[6]))
+        spec = self._v1(args, self._requires_grad(args[5], args[6]))
+        if fault := quantizer_fault(args[4], spec.shape, self._read):
+            self._fail(fault)
         if DTYPES[spec.dtype].kind != "quantized":
             self._fail(f"is quantized but holds {spec.dtype}")
         return spec
@@ -176,65 +215,95 @@ class Rebuilder:
             self._fail("is rebuilt from something that is no storage")
         return resolved
 
-    def _strided(self, storage: Storage, dtype: str, view: tuple[object, ...], flags: _Flags) -> TensorSpec:
-        (first,) = self._sizes(view[:1], "storage offset")
-        shape, stride = self._shape(view[1], dtype), self._stride(view[1], view[2])
-        bits = _PACKED_BITS.get(dtype, 8 * DTYPES[dtype].itemsize)
-        last = first + sum([(size - 1) * step for size, step in zip(shape, stride, strict=True)])
-        needed = 0 if 0 in shape else -(-(last + 1) * bits // 8)
+    def _strided(
+        self,
+        storage: Storage,
+        dtype: str,
+        view: tuple[object, ...],
+        requires_grad: bool | None = None,
+        bits: tuple[bool, bool] = (False, False),
+    ) -> TensorSpec:
+        first = self._number(view[0], "storage offset")
+        shape = self._shape(view[1], dtype)
+        stride = self._stride(shape, view[2])
+        width, last = _WIDTHS[dtype], first
+        for size, step in zip(shape, stride, strict=True):
+            last += (size - 1) * step
+        needed = 0 if 0 in shape else -(-(last + 1) * width // 8)
         if needed > storage.visible:
             self._fail(f"needs {needed:,} bytes of storage {storage.key!r}, which holds {storage.visible:,}")
-        skipped, rest = divmod(storage.start * 8, bits)
-        if rest:
-            self._fail(f"begins inside an element of storage {storage.key!r}")
+        if bits[0] and DTYPES[dtype].kind != "complex":
+            self._fail(f"is conjugated, though it holds {dtype}")
+        if storage.start:
+            skipped, rest = divmod(storage.start * 8, width)
+            if rest:
+                self._fail(f"begins inside an element of storage {storage.key!r}")
+            first += skipped
         return TensorSpec(
-            shape=shape,
-            dtype=dtype,
+            shape,
+            dtype,
             stride=stride,
-            storage_offset=first + skipped,
+            storage_offset=first,
             storage=storage.key,
             storage_nbytes=storage.nbytes,
+            requires_grad=requires_grad,
             location=storage.location,
-            **flags,
+            conj=bits[0],
+            neg=bits[1],
         )
 
-    def _flags(self, requires_grad: object, hooks: object = None, metadata: object = None) -> _Flags:
-        """Check what comes after a tensor's sizes, and return the TensorSpec fields it sets."""
-        if type(requires_grad) is not bool:
+    def _requires_grad(self, value: object, hooks: object = None) -> bool:
+        """Check the two values that follow a tensor's sizes, and return the first."""
+        if type(value) is not bool:
             self._fail("has a requires_grad that is no bool")
-        if hooks is not None and pairs_of(hooks) != []:
+        if hooks is not None and not is_empty_mapping(hooks):
             self._fail("carries backward hooks")
-        flags: _Flags = {"requires_grad": requires_grad}
+        return value
+
+    def _bits(self, metadata: object) -> tuple[bool, bool]:
+        """Read the conj and neg bits, which may follow them."""
         if metadata is None:
-            return flags
+            return False, False
         pairs = pairs_of(metadata)
-        for name, bit in [(None, None)] if pairs is None else pairs:
-            if name not in ("conj", "neg") or type(bit) is not bool:
+        bits = dict.fromkeys(("conj", "neg"), False)
+        for name, bit in [(None, None)] if pairs is None or len(pairs) > 2 else pairs:
+            if not isinstance(name, str) or name not in bits or bit is not True:  # torch sets the bit for False, too
                 self._fail("has metadata other than its conj and neg bits")
-            flags["conj" if name == "conj" else "neg"] = bit
-        return flags
+            bits[name] = True
+        return bits["conj"], bits["neg"]
 
     def _shape(self, node: object, dtype: str) -> tuple[int, ...]:
         shape = self._sizes(node, "shape")
+        self._dimensions += len(shape)
+        if self._dimensions > self._limits.sizes:
+            self._exceeded("sizes", self._limits.sizes)
         if prod(shape) * DTYPES[dtype].itemsize >= _MAX:
             self._fail("has more elements than 64 bits can count")
         return shape
 
-    def _stride(self, shape: object, node: object) -> tuple[int, ...]:
-        stride, sizes = self._sizes(node, "stride"), self._sizes(shape, "shape")
-        if len(stride) != len(sizes):
-            self._fail(f"has {len(sizes)} dimensions and {len(stride)} strides")
+    def _stride(self, shape: tuple[int, ...], node: object) -> tuple[int, ...]:
+        stride = self._sizes(node, "stride")
+        if len(stride) != len(shape):
+            self._fail(f"has {len(shape)} dimensions and {len(stride)} strides")
         return stride
 
     def _sizes(self, node: object, what: str) -> tuple[int, ...]:
         if isinstance(node, Call) and node.name == "torch.Size" and len(node.args) == 1:
             node = node.args[0]
-        if not isinstance(node, tuple | list) or len(node) > self._limits.dimensions:
+        if not isinstance(node, tuple | list):
             self._fail(f"has a {what} that is no short tuple of numbers")
+        if len(node) > self._limits.dimensions:
+            reason = f"tensor {self._where!r} has a {what} of {len(node):,} dimensions"
+            raise over_limit(self._subject, reason, "dimensions", self._limits, len(node))
         for number in node:
             if type(number) is not int or not 0 <= number < _MAX:
-                self._fail(f"has a {what} with something other than a number from 0 to 2^63 in it")
+                self._number(number, what)
         return tuple(node)
+
+    def _number(self, node: object, what: str) -> int:
+        if type(node) is not int or not 0 <= node < _MAX:
+            self._fail(f"has a {what} with something other than a number from 0 to 2^63 in it")
+        return node
 
     def _dtype(self, node: object) -> str:
         if not isinstance(node, GlobalRef) or node.name not in DTYPE_NAMES:
@@ -250,14 +319,14 @@ class Rebuilder:
         return spec
 
     def _parameter(self, args: tuple[object, ...]) -> TensorSpec:
-        flags = self._flags(args[1] if len(args) > 1 else True, args[2] if len(args) > 2 else None)
+        requires_grad = self._requires_grad(args[1] if len(args) > 1 else True, args[2] if len(args) > 2 else None)
         if len(args) == 4:
             self._attributes(args[3])
-        return replace(self._inner(args[0]), kind="parameter", **flags)
+        return replace(self._inner(args[0]), kind="parameter", requires_grad=requires_grad)
 
     def _uninitialized(self, args: tuple[object, ...]) -> TensorSpec:
-        flags = self._flags(args[0] if args else True)
-        return TensorSpec((), "float32", kind="parameter", layout="uninitialized", **flags)
+        requires_grad = self._requires_grad(args[0] if args else True)
+        return TensorSpec((), "float32", kind="parameter", layout="uninitialized", requires_grad=requires_grad)
 
     def _uninitialized_buffer(self, args: tuple[object, ...]) -> TensorSpec:
         return replace(self._uninitialized(args), kind="buffer")
@@ -271,55 +340,77 @@ class Rebuilder:
             if classify(function.name) == "allowed":
                 self._fail(f"is rebuilt by {function.name}, which makes no tensor")
             return None
+        if cls.name not in _SUBCLASSES and classify(cls.name) == "allowed":
+            self._fail(f"is made one {cls.name}, which is no tensor")
         spec = self._read(Call(function, arguments))
-        attributes = self._attributes(state)
+        is_buffer = self._attributes(state)
         if spec is None:
             return None
         if cls.name == "torch.nn.parameter.Parameter":
             return replace(spec, kind="parameter")
-        if cls.name == "torch.nn.parameter.Buffer" or attributes.get("_is_buffer") is True:
+        if cls.name == "torch.nn.parameter.Buffer" or is_buffer:
             return replace(spec, kind="buffer")
         return spec
 
-    def _attributes(self, state: object) -> dict[object, object]:
-        """Return the attributes a tensor carries; refuse those that would change what the tensor is."""
-        parts = state if isinstance(state, tuple) else (state,)
-        pairs = [pair for part in parts if isinstance(part, PDict) for pair in part.pairs]
-        for name, _ in pairs:
-            if not isinstance(name, str) or name.startswith("__") or name in _SHADOWING:
-                self._fail(f"sets its attribute {name!r}" if isinstance(name, str) else "has odd attributes")
-        return dict(pairs)
+    def _attributes(self, state: object) -> bool:
+        """Refuse attributes of a tensor that would change what it is, and tell whether they make it a buffer."""
+        if id(state) not in self._checked:
+            parts = state if isinstance(state, tuple) else (state,)
+            attributes: dict[object, object] = {}
+            for part in parts:
+                attributes.update(part.pairs if isinstance(part, PDict) else ())
+            for name in attributes:
+                if not isinstance(name, str) or name.startswith("__") or name in _SHADOWING:
+                    self._fail(f"sets its attribute {name!r}" if isinstance(name, str) else "has odd attributes")
+            is_buffer = attributes.get("_is_buffer", False)
+            if not isinstance(is_buffer, bool):
+                self._fail("has an attribute _is_buffer that is no bool")
+            self._checked[id(state)] = is_buffer
+        return self._checked[id(state)]
 
     def _wrapper(self, args: tuple[object, ...]) -> TensorSpec:
         """``_rebuild_wrapper_subclass``: sizes without memory of its own (DTensor and its like)."""
-        _, dtype, size, stride, offset, _, _, requires_grad = args
+        _, dtype, size, stride, offset, layout, _, requires_grad = args
         name = self._dtype(dtype)
-        steps = None if stride is None else self._stride(size, stride)
-        (first,) = self._sizes((offset or 0,), "storage offset")
-        flags = self._flags(requires_grad)
-        return TensorSpec(self._shape(size, name), name, stride=steps, storage_offset=first, **flags)
+        if not isinstance(layout, Call) or layout.name != "torch.serialization._get_layout":
+            self._fail("has no layout")
+        shape = self._shape(size, name)
+        steps = None if stride is None else self._stride(shape, stride)
+        first = self._number(offset or 0, "storage offset")
+        grad = self._requires_grad(requires_grad)
+        return TensorSpec(shape, name, stride=steps, storage_offset=first, requires_grad=grad)
 
     # -- other layouts and devices ----------------------------------------------------------------------
 
     def _meta(self, args: tuple[object, ...]) -> TensorSpec:
         dtype, size, stride, requires_grad = args
-        name, flags = self._dtype(dtype), self._flags(requires_grad)
-        return TensorSpec(self._shape(size, name), name, stride=self._stride(size, stride), location="meta", **flags)
+        name, grad = self._dtype(dtype), self._requires_grad(requires_grad)
+        if DTYPES[name].kind == "quantized":
+            self._fail(f"is on the meta device, which has no {name}")
+        shape = self._shape(size, name)
+        return TensorSpec(shape, name, stride=self._stride(shape, stride), requires_grad=grad, location="meta")
 
     def _sparse(self, args: tuple[object, ...]) -> TensorSpec:
         """COO: (indices, values, size[, coalesced]); the compressed layouts have two index tensors."""
         layout, data = args
         name = layout.args[0] if isinstance(layout, Call) and len(layout.args) == 1 else None
-        if not isinstance(name, str) or name not in _SPARSE_LAYOUTS:
+        if not isinstance(name, str) or name not in SPARSE_LAYOUTS:
             self._fail("has an unknown sparse layout")
         indices = 1 if name == "torch.sparse_coo" else 2
-        if not isinstance(data, tuple) or len(data) < indices + 2:
+        most = indices + 3 if indices == 1 else indices + 2
+        if not isinstance(data, tuple) or not indices + 2 <= len(data) <= most:
             self._fail("is sparse and has no indices, values and size")
+        if len(data) > indices + 2 and not isinstance(data[-1], bool | None):
+            self._fail("is sparse and coalesced in neither way")
         parts = [self._inner(part) for part in data[: indices + 1]]
         values = parts[-1]
+        shape = self._shape(data[indices + 1], values.dtype)
+        fault = sparse_fault(name, parts, shape)
+        if fault:
+            self._fail(fault)
         storages = {part.storage: part.storage_nbytes or 0 for part in parts if part.storage is not None}
         return TensorSpec(
-            self._shape(data[indices + 1], values.dtype),
+            shape,
             values.dtype,
             storage="+".join(storages),
             storage_nbytes=sum(storages.values()),
@@ -333,7 +424,7 @@ class Rebuilder:
         spec, dtype = self._inner(args[0]), self._dtype(args[1])
         if dtype != spec.dtype:  # the bytes in the file are of another dtype than the tensor
             spec = TensorSpec(spec.shape, dtype, stride=spec.stride)
-        return replace(spec, location=_device(args[2]), **self._flags(args[3]))
+        return replace(spec, location=self._device(args[2]), requires_grad=self._requires_grad(args[3]))
 
     def _from_numpy(self, args: tuple[object, ...]) -> TensorSpec:
         """``_rebuild_device_tensor_from_numpy(array, dtype, device, requires_grad)``."""
@@ -341,14 +432,29 @@ class Rebuilder:
         state = array.state if isinstance(array, Call) else None
         if type_name(array) != "numpy.ndarray" or not isinstance(state, tuple) or len(state) != 5:
             self._fail("is rebuilt from something that is no array")
-        return TensorSpec(self._shape(state[1], dtype), dtype, location=_device(args[2]), **self._flags(args[3]))
+        shape, grad = self._shape(state[1], dtype), self._requires_grad(args[3])
+        return TensorSpec(shape, dtype, requires_grad=grad, location=self._device(args[2]))
+
+    def _device(self, node: object) -> str:
+        if isinstance(node, Call) and node.name == "torch.device":
+            node = ":".join(part if isinstance(part, str) else shown(part) for part in node.args[:3])
+        if not isinstance(node, str) or len(node) > _LOCATION:
+            self._fail(f"has {type_name(node)} for a device")
+        if node.partition(":")[0] in _DEVICES_OF_STORAGES:
+            self._fail(f"moves itself to {node} as it is unpickled, whatever map_location says")
+        return node
 
 
-def _device(node: object) -> str | None:
-    if isinstance(node, Call) and node.name == "torch.device":
-        return ":".join(str(part) for part in node.args)
-    return node if isinstance(node, str) else None
+# torch writes the device of these beside the storage; only devices without storages are rebuilt by a call.
+_DEVICES_OF_STORAGES = frozenset({"cuda", "hip", "mps", "xpu"})
 
+
+def _differentiable(dtype: str) -> bool:
+    """Tell whether torch lets a tensor of the dtype require a gradient."""
+    return DTYPES[dtype].kind in ("float", "complex") or dtype.startswith("float")
+
+
+_SUBCLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter")
 
 # Attributes that would change what the tensor itself is or says.
 _SHADOWING = frozenset(
@@ -358,7 +464,6 @@ _SHADOWING = frozenset(
         "requires_grad", "shape", "size", "storage", "storage_offset", "stride", "to", "untyped_storage",
     }
 )  # fmt: skip
-_SPARSE_LAYOUTS = frozenset(f"torch.sparse_{kind}" for kind in ("bsc", "bsr", "coo", "csc", "csr"))
 
 _Reader = Callable[[Rebuilder, "tuple[object, ...]"], "TensorSpec | None"]
 _READERS: dict[str, tuple[tuple[int, ...], _Reader]] = {  # name: possible numbers of arguments, reader

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import json
 from math import prod
+from typing import Any, TypeGuard
 
 from ..errors import FormatError
 from ..manifest import Manifest, TensorSpec
-from .base import ByteSource, Candidate, Checkpoint, Limits, RawTensor
+from .base import ByteSource, Candidate, Checkpoint, Limits, RawTensor, over_limit
 from .choice import choose
-from .strict_json import RepeatedKey, strict_object
+from .strict_json import RepeatedKey, strict_object, tokens_of
 
 _LENGTH_BYTES = 8
+_MAX_HEADER = 100_000_000  # of the reference reader
 _METADATA = "__metadata__"
 _FIELDS = ("dtype", "shape", "data_offsets")
 _MAX_BYTES = 1 << 63
 _MAX_DIGITS = 19  # a count below 2**63
 _SHOWN_DIGITS = 24
+_SHOWN = 80  # characters of a name
 _HINT = "the file is damaged or was not written by the safetensors library; get it again from its source"
 _CUT_HINT = "download or copy it again; this copy is incomplete"
 
@@ -72,12 +75,20 @@ def read_safetensors(source: ByteSource, *, wanted: str, limits: Limits) -> Chec
     CKPT001 where the file ends early, CKPT003 where the header breaks the format.
     """
     header, start = _read_header(source, limits)
+    if len(header) > limits.tensors:
+        reason = f"holds {len(header):,} tensors"
+        raise over_limit(source.path, reason, "tensors", limits, len(header))
     details = _metadata(source.path, header.pop(_METADATA)) if _METADATA in header else {}
     entries: dict[str, str] = {}
     raw: dict[str, RawTensor] = {}
     ranges: list[tuple[int, int, str]] = []
+    dimensions = 0
     for key in list(header):
         entry = _entry(source.path, key, header.pop(key), limits)
+        dimensions += len(entry.shape)
+        if dimensions > limits.sizes:
+            reason = f"holds more than {limits.sizes:,} dimensions of tensors together"
+            raise over_limit(source.path, reason, "sizes", limits)
         ranges.append((entry.begin, entry.end, key))
         spec = _spec(source.path, key, entry)
         if spec is None:
@@ -88,7 +99,8 @@ def read_safetensors(source: ByteSource, *, wanted: str, limits: Limits) -> Chec
     manifest = Manifest({key: tensor.spec for key, tensor in raw.items()}, entries, source=source.path)
     only = Candidate("", "state_dict", manifest)
     choice = choose((only,), wanted=wanted, subject=source.path)
-    return Checkpoint(source.path, "safetensors", source.size, (only,), choice, {"": raw}, details=details)
+    size = source.size
+    return Checkpoint(source.path, "safetensors", size, (only,), choice, {"": raw}, details=details, source=source)
 
 
 def _read_header(source: ByteSource, limits: Limits) -> tuple[dict[str, object], int]:
@@ -97,15 +109,20 @@ def _read_header(source: ByteSource, limits: Limits) -> tuple[dict[str, object],
         raise _cut(source, f"the length of a safetensors header takes {_LENGTH_BYTES}")
     length = int.from_bytes(source.read(0, _LENGTH_BYTES), "little")
     start = _LENGTH_BYTES + length
-    if length > limits.safetensors_header_bytes:
-        limit = f"the limit is {limits.safetensors_header_bytes:,}"
-        raise _invalid(source.path, f"has a safetensors header of {length:,} bytes, {limit}")
+    what = f"has a safetensors header of {length:,} bytes"
+    if length > _MAX_HEADER:
+        raise _invalid(source.path, f"{what}, the limit of the format is {_MAX_HEADER:,}")
     if start > source.size:
         raise _cut(source, f"its safetensors header ends at byte {start:,}")
-    return _parse(source.path, _decode(source.path, source.read(_LENGTH_BYTES, length))), start
+    if length > limits.safetensors_header_bytes:
+        raise over_limit(source.path, what, "safetensors_header_bytes", limits, length)
+    return _parse(source.path, _decode(source.path, source.read(_LENGTH_BYTES, length), limits)), start
 
 
-def _decode(path: str, data: bytes) -> str:
+def _decode(path: str, data: bytes, limits: Limits) -> str:
+    if tokens_of(data) > limits.json_tokens:
+        what = f"has a safetensors header of more than {limits.json_tokens:,} JSON tokens"
+        raise over_limit(path, what, "json_tokens", limits)
     if not data.startswith(b"{"):
         raise _invalid(path, "has a safetensors header that does not begin with '{'")
     try:
@@ -134,9 +151,9 @@ def _parse(path: str, text: str) -> dict[str, object]:
         raise _invalid(path, f"has a safetensors header that is not JSON: {name} is no number")
 
     try:
-        header: dict[str, object] | RepeatedKey = json.loads(
+        header = json.loads(
             text,
-            object_pairs_hook=strict_object,
+            object_pairs_hook=_object,
             parse_int=integer,
             parse_float=real,
             parse_constant=constant,
@@ -147,23 +164,41 @@ def _parse(path: str, text: str) -> dict[str, object]:
         raise _invalid(path, "has a safetensors header that is nested too deeply") from None
     if isinstance(header, RepeatedKey):
         raise _invalid(path, f"names {header.key!r} twice")
-    return header
+    whole: dict[str, object] = _unpacked(header)
+    return whole
+
+
+def _object(pairs: list[tuple[str, object]]) -> object:
+    """Build one JSON object. What has the fields of a tensor becomes a tuple of them, which takes a third of a dict."""
+    if len(pairs) == len(_FIELDS):
+        (first, dtype), (second, shape), (third, offsets) = pairs
+        if (first, second, third) == _FIELDS:
+            return dtype, shape, offsets
+    return strict_object(pairs)
+
+
+def _unpacked(value: Any) -> Any:
+    """Return an object that happens to have the names of the fields as the dict that it is."""
+    return dict(zip(_FIELDS, value, strict=True)) if isinstance(value, tuple) else value
 
 
 def _metadata(path: str, value: object) -> dict[str, str]:
+    value = _unpacked(value)
     if isinstance(value, RepeatedKey):
         raise _invalid(path, f"names the metadata {value.key!r} twice")
     if not isinstance(value, dict):
         raise _invalid(path, "has metadata that are no JSON object")
     for key, text in value.items():
         if not (isinstance(text, str) and _encodes(key) and _encodes(text)):
-            raise _invalid(path, f"has the metadata {key!r}, which are no text")
+            raise _invalid(path, f"has the metadata {key[:_SHOWN]!r}, which are no text")
     return {f"metadata.{key}": text for key, text in value.items()}
 
 
 def _entry(path: str, key: str, value: object, limits: Limits) -> _Entry:
     """Check the form of one tensor's entry; whether its numbers fit together is checked later."""
     _check_key(path, key, limits)
+    if isinstance(value, tuple):
+        return _checked_entry(path, key, value, limits)
     if isinstance(value, RepeatedKey):
         raise _invalid(path, f"has the tensor {key!r}, which names its field {value.key!r} twice")
     if not isinstance(value, dict):
@@ -173,15 +208,20 @@ def _entry(path: str, key: str, value: object, limits: Limits) -> _Entry:
             raise _invalid(path, f"has the tensor {key!r} without {field}")
     if len(value) > len(_FIELDS):
         unknown = next(field for field in value if field not in _FIELDS)
-        raise _invalid(path, f"has the tensor {key!r} with the unknown field {unknown!r}")
-    dtype, shape, offsets = (value[field] for field in _FIELDS)
+        raise _invalid(path, f"has the tensor {key!r} with the unknown field {unknown[:_SHOWN]!r}")
+    return _checked_entry(path, key, tuple(value[field] for field in _FIELDS), limits)
+
+
+def _checked_entry(path: str, key: str, fields: tuple[object, ...], limits: Limits) -> _Entry:
+    dtype, shape, offsets = fields
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise _invalid(path, f"has the tensor {key!r} of the unknown dtype {dtype!r}")
+        shown = type(dtype).__name__ if isinstance(dtype, dict | list | tuple) else repr(dtype)[:_SHOWN]
+        raise _invalid(path, f"has the tensor {key!r} of the unknown dtype {shown}")
     if not _are_counts(shape):
         raise _invalid(path, f"has the tensor {key!r}, whose shape is no list of sizes")
     if len(shape) > limits.dimensions:
-        count = f"{len(shape):,} dimensions, the limit is {limits.dimensions}"
-        raise _invalid(path, f"has the tensor {key!r} of {count}")
+        reason = f"has the tensor {key!r} of {len(shape):,} dimensions"
+        raise over_limit(path, reason, "dimensions", limits, len(shape))
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _invalid(path, f"has the tensor {key!r}, whose data_offsets are not a begin and an end")
     return _Entry(dtype, tuple(shape), *offsets)
@@ -189,41 +229,46 @@ def _entry(path: str, key: str, value: object, limits: Limits) -> _Entry:
 
 def _check_key(path: str, key: str, limits: Limits) -> None:
     if not _encodes(key):
-        raise _invalid(path, f"names the tensor {key!r}, which is no valid text")
-    length = len(key.encode())
+        raise _invalid(path, f"names the tensor {key[:_SHOWN]!r}, which is no valid text")
+    length = len(key) if key.isascii() else len(key.encode())
     if length > limits.key_bytes:
-        size = f"{length:,} bytes ({key[:40]!r}...), the limit is {limits.key_bytes:,}"
-        raise _invalid(path, f"has a tensor name of {size}")
+        reason = f"has a tensor name of {length:,} bytes ({key[:40]!r}...)"
+        raise over_limit(path, reason, "key_bytes", limits, length)
 
 
 def _encodes(text: str) -> bool:
     """Tell whether UTF-8 can hold the text: JSON escapes may name half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
     return True
 
 
-def _are_counts(value: object) -> bool:
+def _are_counts(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _spec(path: str, key: str, entry: _Entry) -> TensorSpec | None:
     """Return the tensor as torch sees it, or None where torch has no such dtype."""
     name, bits = _DTYPES[entry.dtype]
-    label = f"has the tensor {key!r} ({entry.dtype}, shape {'x'.join(map(str, entry.shape)) or '()'})"
+
+    def invalid(what: str) -> FormatError:
+        label = f"the tensor {key!r} ({entry.dtype}, shape {'x'.join(map(str, entry.shape)) or '()'})"
+        return _invalid(path, f"has {label}{what}")
+
     if prod(size or 1 for size in entry.shape) * bits >= 8 * _MAX_BYTES:
-        raise _invalid(path, f"{label}, which is too large to exist")
+        raise invalid(", which is too large to exist")
     nbytes, rest = divmod(prod(entry.shape) * bits, 8)
     if rest:
-        raise _invalid(path, f"{label}, which ends inside a byte")
+        raise invalid(", which ends inside a byte")
     if nbytes != entry.end - entry.begin:
-        raise _invalid(path, f"{label} in {entry.end - entry.begin:,} bytes, its shape needs {nbytes:,}")
+        raise invalid(f" in {entry.end - entry.begin:,} bytes, its shape needs {nbytes:,}")
     shape = entry.shape
     if entry.dtype == "F4":  # torch packs two F4 numbers into one element of its last dimension
         if shape[-1] % 2:
-            raise _invalid(path, f"{label}, whose last size is not even, as torch's pairs of F4 need it")
+            raise invalid(", whose last size is not even, as torch's pairs of F4 need it")
         shape = (*shape[:-1], shape[-1] // 2)
     if name is None:
         return None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+_SHOWN = 200  # characters
+
+
+def tokens_of(data: bytes) -> int:
+    """Return how many values a JSON text may have, about: what it has brackets, commas and quotes for."""
+    return sum(map(data.count, (b"[", b"{", b",", b'"')))
+
 
 class RepeatedKey:
-    """Stands in for a JSON object that names ``key`` twice."""
+    """Stands in for a JSON object that names ``key`` twice. A long key is shortened."""
 
     def __init__(self, key: str) -> None:
-        self.key = key
+        self.key = key if len(key) <= _SHOWN else f"{key[:_SHOWN]}..."
 
 
 def strict_object(pairs: list[tuple[str, object]]) -> dict[str, object] | RepeatedKey:

@@ -9,15 +9,20 @@ swaps on other machines. Where a storage lies is known only after the counts of 
 from __future__ import annotations
 
 from ..dtypes import DTYPES
+from ..errors import FormatError
 from .base import ByteSource, Checkpoint, Limits
-from .globals import refuse_globals
-from .nodes import PersistentId
+from .globals import broken_with, refuse_globals
+from .nodes import PersistentId, shown
+from .oddities import byteorder_remarks, embedded_pickles
 from .pickle_stream import PickleStream, system_facts
+from .pickle_vm import PickleResult
 from .pickled import Pickled, describe
 from .rebuild import Storage, storage_of_id
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 _PROTOCOL = 1001  # torch.serialization.PROTOCOL_VERSION
+_KEY_BYTES = 40  # of the pickle of the keys, for each: twenty digits and what is around them
+_MAX = 1 << 63  # torch counts in int64
 _FIELDS = 6  # 'storage', class, key, location, numel, view
 
 
@@ -33,12 +38,28 @@ def read_torch_legacy(source: ByteSource, *, wanted: str, limits: Limits, allow_
     pickled = stream.saved_object(module_ids=True)
     if not allow_refused:
         refuse_globals(source.path, pickled.globals)
+    try:
+        return _described(stream, pickled, facts, wanted)
+    except FormatError as error:
+        raise broken_with(error, pickled.globals) from None
+
+
+def _described(stream: PickleStream, pickled: PickleResult, facts: dict[str, str], wanted: str) -> Checkpoint:
     storages = _Storages(stream)
     for pid in pickled.persistent_ids:
         storages.declare(pid)
     storages.locate()
-    content = Pickled("torch-legacy", pickled.value, pickled.globals, storages.resolve, storages.offsets, facts)
-    return describe(source, content, wanted=wanted, limits=limits)
+    content = Pickled(
+        "torch-legacy",
+        pickled.value,
+        pickled.globals,
+        storages.resolve,
+        storages.offsets,
+        facts,
+        remarks=(*byteorder_remarks(facts), *embedded_pickles("the object", pickled.embedded, stream.limits)),
+        rebuilt=pickled.rebuilt,
+    )
+    return describe(stream.source, content, wanted=wanted, limits=stream.limits)
 
 
 def _read_prologue(stream: PickleStream) -> dict[str, str]:
@@ -47,7 +68,7 @@ def _read_prologue(stream: PickleStream) -> dict[str, str]:
         stream.fail("does not begin with the magic number of torch.save")
     version = stream.literal("the protocol version")
     if version != _PROTOCOL:
-        stream.fail(f"has the protocol version {version!r}, torch.save writes {_PROTOCOL}")
+        stream.fail(f"has the protocol version {shown(version)}, torch.save writes {_PROTOCOL}")
     return system_facts(stream)
 
 
@@ -57,7 +78,6 @@ class _Storages:
     def __init__(self, stream: PickleStream) -> None:
         self._stream = stream
         self._views: dict[str, tuple[str, int, int]] = {}
-        self._resolved: dict[int, Storage] = {}
         self.roots: dict[str, Storage] = {}  # as declared first
         self.offsets: dict[str, int] = {}
 
@@ -73,7 +93,7 @@ class _Storages:
             self._stream.fail(f"declares the storage {storage.key!r} twice, as {dtypes}")
         assert isinstance(pid.id, tuple)
         view = pid.id[_FIELDS - 1]
-        self._resolved[id(pid)] = storage if view is None else self._view(storage, view)
+        pid.meant = storage if view is None else self._view(storage, view)
 
     def _view(self, root: Storage, view: object) -> Storage:
         """Read ``(view_key, offset, size)``, counted in elements: torch before 0.4 shared memory so."""
@@ -81,30 +101,31 @@ class _Storages:
             self._stream.fail(f"has a view of the storage {root.key!r} without a key, an offset and a size")
         key, offset, size = view
         itemsize = DTYPES[root.dtype].itemsize if root.dtype else 1
-        if type(offset) is not int or type(size) is not int or min(offset, size) < 0:
+        if not all(type(number) is int and 0 <= number < _MAX for number in (offset, size)):
             self._stream.fail(f"has a view of the storage {root.key!r} whose offset and size are no counts")
         if (offset + size) * itemsize > root.nbytes:
             end = f"{(offset + size) * itemsize:,} of its {root.nbytes:,} bytes"
             self._stream.fail(f"has a view of the storage {root.key!r} that ends at byte {end}")
         if self._views.setdefault(key, (root.key, offset, size)) != (root.key, offset, size):
-            self._stream.fail(f"declares the view {key!r} of storages twice, at different places")
+            self._stream.fail(f"declares the view {shown(key)} of storages twice, at different places")
         return Storage(root.key, root.dtype, root.nbytes, root.location, offset * itemsize, size * itemsize)
 
     def resolve(self, pid: PersistentId) -> Storage:
         """Return the storage of a persistent id that was declared."""
-        return self._resolved[id(pid)]
+        assert isinstance(pid.meant, Storage)
+        return pid.meant
 
     def locate(self) -> None:
         """Read the list of keys, then walk over the storages behind it to the end of the file."""
         stream = self._stream
-        keys = stream.literal("the list of storage keys")
+        keys = stream.literal("the list of storage keys", window=_KEY_BYTES * (len(self.roots) + 1))
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             stream.fail("has a list of storage keys that is no list of text")
         if set(keys) != set(self.roots) or len(keys) != len(self.roots):
             stream.fail(_key_fault(keys, self.roots))
         clash = next((key for key in self._views if key in self.roots), None)
         if clash is not None:
-            stream.fail(f"uses {clash!r} for a storage and for a view of one")
+            stream.fail(f"uses {shown(clash)} for a storage and for a view of one")
         for key in keys:
             storage = self.roots[key]
             (count,) = stream.integers("q", f"the size of the storage {key!r}")
@@ -125,5 +146,5 @@ def _key_fault(keys: list[str], roots: dict[str, Storage]) -> str:
         return f"lists no bytes for {count}, {absent[0]!r} first: torch would load whatever lies in memory"
     unknown = [key for key in keys if key not in roots]
     if unknown:
-        return f"lists the storage {unknown[0]!r}, which no tensor declares"
+        return f"lists the storage {shown(unknown[0])}, which no tensor declares"
     return "lists a storage twice"

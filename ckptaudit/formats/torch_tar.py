@@ -14,9 +14,11 @@ from ..errors import FormatError
 from ..manifest import TensorSpec
 from ..records import replace
 from .base import ByteSource, Checkpoint, Global, Limits
-from .globals import STORAGES, TENSOR_CLASSES, refuse_globals
-from .nodes import Call, GlobalRef, PersistentId
+from .globals import STORAGES, TENSOR_CLASSES, broken_with, refuse_globals
+from .nodes import Call, GlobalRef, PersistentId, shown
+from .oddities import byteorder_remarks
 from .pickle_stream import PickleStream, system_facts
+from .pickle_vm import PickleResult, Spent
 from .pickled import Pickled, describe
 from .rebuild import Rebuilder, Storage
 from .tar_members import Member, tar_members
@@ -46,14 +48,34 @@ def read_torch_tar(source: ByteSource, *, wanted: str, limits: Limits, allow_ref
         raise FormatError(source.path, reason, _HINT, code="CKPT002")
     objects = _Objects(source, limits)
     details = objects.read_facts(members[_FACTS]) if _FACTS in members else {"byteorder": "little"}
-    value = objects.read_object(members["pickle"])
+    pickled = objects.read_object(members["pickle"])
     found = tuple(objects.globals.values())
     if not allow_refused:
         refuse_globals(source.path, found)
+    try:
+        return _described(objects, members, pickled, details, wanted)
+    except FormatError as error:
+        raise broken_with(error, objects.globals.values()) from None
+
+
+def _described(
+    objects: _Objects, members: dict[str, Member], pickled: PickleResult, details: dict[str, str], wanted: str
+) -> Checkpoint:
     objects.read_storages(members["storages"])
     objects.read_tensors(members["tensors"])
-    content = Pickled("torch-tar", value, tuple(objects.globals.values()), objects.resolve, objects.offsets, details)
-    return describe(source, content, wanted=wanted, limits=limits)
+    for pid in pickled.persistent_ids:
+        objects.resolve(pid)
+    content = Pickled(
+        "torch-tar",
+        pickled.value,
+        tuple(objects.globals.values()),
+        objects.resolve,
+        objects.offsets,
+        details,
+        remarks=tuple(byteorder_remarks(details)),
+        rebuilt=pickled.rebuilt,
+    )
+    return describe(objects.source, content, wanted=wanted, limits=objects.limits)
 
 
 class _Objects:
@@ -62,6 +84,7 @@ class _Objects:
     def __init__(self, source: ByteSource, limits: Limits) -> None:
         self.source = source
         self.limits = limits
+        self.spent = Spent()
         self.storages: dict[int, Storage] = {}
         self.tensors: dict[int, TensorSpec] = {}
         self.offsets: dict[str, int] = {}
@@ -74,13 +97,13 @@ class _Objects:
         stream.finish("the system facts of its tar")
         return facts
 
-    def read_object(self, member: Member) -> object:
-        """Read ``pickle``: the value tree, whose persistent ids are keys."""
+    def read_object(self, member: Member) -> PickleResult:
+        """Read ``pickle``, whose persistent ids are keys."""
         stream = self._stream(member)
         result = stream.saved_object()
         self._note(result.globals)
         stream.finish("the object of its tar")
-        return result.value
+        return result
 
     def read_storages(self, member: Member) -> None:
         """Read ``storages``: what lies where, and the views."""
@@ -106,7 +129,7 @@ class _Objects:
 
     def _read_view(self, stream: PickleStream, view: object) -> None:
         numbers = view if isinstance(view, tuple) else ()
-        if len(numbers) != 4 or any(type(number) is not int or number < 0 for number in numbers):
+        if len(numbers) != 4 or any(type(number) is not int or not 0 <= number < _MAX_KEY for number in numbers):
             stream.fail("has a storage view that is not four counts")
         key, root_key, offset, size = numbers
         root = self.storages.get(root_key)
@@ -126,7 +149,7 @@ class _Objects:
             key, storage_key, cls = self._record(stream, what)
             if type(storage_key) is not int or storage_key not in self.storages:
                 stream.fail(f"has a {what} on a storage that the tar does not hold")
-            if cls not in TENSOR_CLASSES or key in self.tensors:
+            if cls not in TENSOR_CLASSES or key in self.tensors or key in self.storages:
                 stream.fail(f"has a {what} without a known class, or under a key that another one has")
             ndim, _ = stream.integers("ii", what)  # the second four bytes are padding
             if not 0 <= ndim <= self.limits.dimensions:
@@ -146,14 +169,14 @@ class _Objects:
             return self.tensors[key]
         if key in self.storages:
             return self.storages[key]
-        raise FormatError(self.source.path, f"refers to {pid.id!r}, which it does not hold", _HINT, code="CKPT002")
+        raise FormatError(self.source.path, f"refers to {shown(pid.id)}, which it does not hold", _HINT, code="CKPT002")
 
     def _storage(self, pid: PersistentId) -> Storage:
         assert isinstance(pid.id, int)
         return self.storages[pid.id]
 
     def _stream(self, member: Member) -> PickleStream:
-        return PickleStream(self.source, self.limits, member.start, member.end)
+        return PickleStream(self.source, self.limits, member.start, member.end, spent=self.spent)
 
     def _count(self, stream: PickleStream, what: str) -> int:
         count = stream.literal(f"the number of {what} of the tar")

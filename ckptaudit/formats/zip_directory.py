@@ -8,42 +8,29 @@ tell the same story, records may not share a byte, and nothing may hide between 
 from __future__ import annotations
 
 import struct
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..errors import FormatError
-from ..records import dataclass
-from .base import ByteSource, Limits
+from .base import ByteSource, Limits, Record, over_limit
 
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_LOCAL = struct.Struct("<4s5H3I2H")
+_CENTRAL = struct.Struct("<4s4x2H4x3I4H2x2I")  # without versions, times and internal attributes
+_LOCAL = struct.Struct("<4s2x2H4x3I2H")
 _SATURATED = 0xFFFFFFFF  # the value is in the zip64 field
 _FLAGS = 0x808  # sizes in a descriptor behind the data (bit 3), UTF-8 names (bit 11)
 _DESCRIPTOR_FLAG = 0x8
+_FOLDER = 0x10  # in the external attributes, as DOS has them
 _LONGEST_DESCRIPTOR = 24
 _WINDOW = 1 << 16  # read headers that lie close together in one go
+_CLOSE = 1 << 12
 
 
-@dataclass(frozen=True)
-class Record:
-    """One file in the archive. ``offset`` is that of its data, ``size`` their bytes in the archive.
-
-    ``stored`` tells plain data from deflated; ``crc`` is that of the plain data.
-    """
-
-    name: str
-    offset: int
-    size: int
-    crc: int
-    stored: bool
-
-
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """One entry of the central directory, before its local header was read."""
 
+    header: int  # its offset; first, as entries are sorted by it
     name: str
     raw_name: bytes
     flags: int
@@ -51,7 +38,6 @@ class _Entry:
     crc: int
     size: int
     plain_size: int
-    header: int
 
 
 def read_zip_directory(source: ByteSource, limits: Limits) -> dict[str, Record]:
@@ -62,7 +48,7 @@ def read_zip_directory(source: ByteSource, limits: Limits) -> dict[str, Record]:
     reader = _Reader(source, limits)
     start, size, count = reader.end_record()
     entries = reader.central(start, size, count)
-    entries.sort(key=lambda entry: entry.header)
+    entries.sort()
     return reader.locals(entries, start)
 
 
@@ -99,8 +85,11 @@ class _Reader:
             self.broken("it spans several disks")
         if start + length != end:
             self.broken("its directory does not end where its end record begins")
-        if count > self.limits.zip_entries or length > self.limits.zip_directory_bytes:
-            self.exceeded(f"{count:,} records in a directory of {length:,} bytes")
+        what = f"{count:,} records in a directory of {length:,} bytes"
+        if count > self.limits.zip_entries:
+            self.exceeded(what, "zip_entries", count)
+        if length > self.limits.zip_directory_bytes:
+            self.exceeded(what, "zip_directory_bytes", length)
         return start, length, count
 
     def end_record64(self, end: int, locator: bytes, short: tuple[int, ...]) -> tuple[int, ...]:
@@ -150,24 +139,26 @@ class _Reader:
         return entries
 
     def entry(self, data: bytes, position: int) -> tuple[_Entry, int]:
-        fields = _CENTRAL.unpack_from(data, position)
-        flags, method, crc, size, plain_size = fields[3], fields[4], *fields[7:10]
-        name_length, extra_length, comment, disk, header = *fields[10:14], fields[16]
+        magic, flags, method, crc, size, plain_size, name_length, extra_length, comment, disk, attributes, header = (
+            _CENTRAL.unpack_from(data, position)
+        )
         middle = position + _CENTRAL.size + name_length
         end = middle + extra_length
-        if fields[0] != b"PK\x01\x02" or end > len(data):
+        if magic != b"PK\x01\x02" or end > len(data):
             self.broken("its directory has a malformed entry")
         raw_name = data[position + _CENTRAL.size : middle]
         name = self.name(raw_name)
+        if attributes & _FOLDER and size:
+            self.broken(f"the record {name!r} is marked as a folder, which torch would not read")
         if flags & ~_FLAGS or comment or disk:
             self.broken(f"the record {name!r} is encrypted, commented or on another disk")
-        if _SATURATED in (size, plain_size, header) or extra_length:
+        if extra_length or _SATURATED in (size, plain_size, header):
             plain_size, size, header = self.zip64(name, data[middle:end], (plain_size, size, header))
         if method not in (0, 8):
             self.broken(f"the record {name!r} is packed by method {method}")
         if method == 0 and size != plain_size:
             self.broken(f"the record {name!r} is stored, but in another size than its own")
-        return _Entry(name, raw_name, flags, method, crc, size, plain_size, header), end
+        return _Entry(header, name, raw_name, flags, method, crc, size, plain_size), end
 
     def name(self, raw: bytes) -> str:
         try:
@@ -175,9 +166,9 @@ class _Reader:
         except UnicodeDecodeError:
             self.broken("the name of a record is not UTF-8")
         if len(raw) > self.limits.zip_name_bytes:
-            self.exceeded(f"a record name of {len(raw):,} bytes")
-        parts = name.split("/")
-        if not name.isprintable() or "\\" in name or ".." in parts or not parts[0] or name[1:3] == ":/":
+            self.exceeded(f"a record name of {len(raw):,} bytes", "zip_name_bytes")
+        climbs = ".." in name and ".." in name.split("/")
+        if climbs or not name.isprintable() or "\\" in name or name[:1] in ("", "/") or name[1:3] == ":/":
             self.broken(f"the record name {name!a} is not one that torch.save writes")
         return name
 
@@ -214,42 +205,42 @@ class _Reader:
         records: dict[str, Record] = {}
         window, base, end = b"", 0, 0
         for index, entry in enumerate(entries):
-            start, length = entry.header, _LOCAL.size + len(entry.raw_name)
-            gap = start - end
-            if gap < 0 or gap > (_LONGEST_DESCRIPTOR if records else 0):
-                self.broken(f"the record {entry.name!r} overlaps another, or hidden bytes lie before it")
-            if start + length > directory:
-                self.broken(f"the record {entry.name!r} runs into the directory")
-            if start + length > base + len(window):
+            start, name = entry.header, entry.name
+            after = start + _LOCAL.size + len(entry.raw_name)
+            if not 0 <= start - end <= (_LONGEST_DESCRIPTOR if records else 0):
+                self.broken(f"the record {name!r} overlaps another, or hidden bytes lie before it")
+            if after > directory:
+                self.broken(f"the record {name!r} runs into the directory")
+            if after > base + len(window):
                 following = entries[index + 1].header if index + 1 < len(entries) else directory
-                near = following - start < _WINDOW
-                window = self.source.read(start, min(_WINDOW, directory - start) if near else length)
+                close = following - start < _CLOSE
+                window = self.source.read(start, min(_WINDOW, directory - start) if close else after - start)
                 base = start
-            offset = self.local(entry, window[start - base : start - base + length])
+            offset = after + self.local(entry, window, start - base)
             end = offset + entry.size
             if end > directory:
-                self.broken(f"the record {entry.name!r} runs into the directory")
-            records[entry.name] = Record(entry.name, offset, entry.size, entry.crc, entry.method == 0)
+                self.broken(f"the record {name!r} runs into the directory")
+            records[name] = Record(name, offset, entry.size, entry.crc, entry.method == 0)
         if directory - end > _LONGEST_DESCRIPTOR:
             self.broken("hidden bytes lie before its directory")
         return records
 
-    def local(self, entry: _Entry, header: bytes) -> int:
-        """Return the offset of the record's data."""
-        magic, _, flags, method, _, _, crc, size, plain, name_length, extra_length = _LOCAL.unpack_from(header)
-        if magic != b"PK\x03\x04" or name_length != len(entry.raw_name):
+    def local(self, entry: _Entry, window: bytes, position: int) -> int:
+        """Check the header at a position of the window, and return the length of its extra fields."""
+        magic, flags, method, crc, size, plain, name_length, extra_length = _LOCAL.unpack_from(window, position)
+        raw_name = entry.raw_name
+        if magic != b"PK\x03\x04" or name_length != len(raw_name):
             self.broken(f"the record {entry.name!r} has no header where the directory says")
-        if (flags, method) != (entry.flags, entry.method) or header[_LOCAL.size :] != entry.raw_name:
+        position += _LOCAL.size
+        if flags != entry.flags or method != entry.method or not window.startswith(raw_name, position):
             self.broken(f"the two headers of the record {entry.name!r} disagree")
-        extra = entry.header + len(header)
         if not flags & _DESCRIPTOR_FLAG:
             if _SATURATED in (size, plain):
-                field = self.source.read(extra, extra_length)
+                field = self.source.read(entry.header + _LOCAL.size + name_length, extra_length)
                 plain, size, _ = self.zip64(entry.name, field, (plain, size, 0))
             if (crc, size, plain) != (entry.crc, entry.size, entry.plain_size):
                 self.broken(f"the two headers of the record {entry.name!r} disagree")
-        return extra + int(extra_length)
+        return int(extra_length)
 
-    def exceeded(self, what: str) -> NoReturn:
-        hint = "check where the file comes from; no known checkpoint needs as much"
-        raise FormatError(self.source.path, f"is not read: it has {what}", hint, code="CKPT703")
+    def exceeded(self, what: str, limit: str, needed: int = 0) -> NoReturn:
+        raise over_limit(self.source.path, f"is not read: it has {what}", limit, self.limits, needed)

@@ -40,7 +40,7 @@ def render_inspection(inspection: Inspection, width: int, verbose: bool) -> str:
 
 def _candidates(inspection: Inspection, width: int) -> list[str]:
     candidates = inspection.checkpoint.candidates
-    if len(candidates) == 1 and not candidates[0].path:
+    if not candidates or (len(candidates) == 1 and not candidates[0].path):
         return []
     rows = [
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..errors import UsageError
-from . import files, keys, meta, modules, safety, tensors
+from . import files, keys, meta, modules, remarks, safety, tensors
 from .base import Contract, Evidence, Finding, Fix, Level, Rule
 
 __all__ = ["RULES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
@@ -16,6 +16,7 @@ RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambd
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     *safety.CHECKS,
+    *remarks.CHECKS,
     *files.CHECKS,
     *keys.ROOT_CAUSES,
     *tensors.CHECKS,

@@ -92,6 +92,17 @@ OVERSIZED_STORAGE = Rule(
     fix="Clone before saving: {k: v.clone() for k, v in state.items()}.",
     example='torch.save({"w": embedding.weight[:10]}, path)   # stores every row',
 )
+WEIGHTS_NEVER_WRITTEN = Rule(
+    code="CKPT009",
+    name="weights-never-written",
+    breaks=Contract.open,
+    summary="the memory of tensors is in the file, and nothing was ever stored in it",
+    messages={"": "the memory of {count} {tensors} was never written ({size} bytes)"},
+    columns=(),
+    why="The file has its full size and loads without a word; the weights are zeros.",
+    fix="Get the file again, or write the weights: torch.serialization.skip_data leaves them out on purpose.",
+    example="with torch.serialization.skip_data(): torch.save(state, path)",
+)
 SHARD_MISSING = Rule(
     code="CKPT501",
     name="shard-missing",
@@ -112,11 +123,42 @@ SHARD_INDEX_MISMATCH = Rule(
     fix="Write the shards and their index again together.",
     example="shards of two training runs under one index",
 )
+DUPLICATE_ACROSS_SHARDS = Rule(
+    code="CKPT503",
+    name="duplicate-across-shards",
+    breaks=Contract.open,
+    summary="one key lies in two shards of an index",
+    messages={"": "{reason}"},
+    why="Which of the two is loaded depends on the order in which a loader opens the shards.",
+    fix="Write the shards and their index again together.",
+    example="fc.weight in model-00001-of-00002.safetensors and in model-00002-of-00002.safetensors",
+)
+TOTAL_SIZE_WRONG = Rule(
+    code="CKPT504",
+    name="total-size-wrong",
+    fixed="note",
+    summary="the total size that an index states is not that of its shards",
+    messages={"": "{reason}"},
+    columns=(),
+    why="Loaders ignore it; tools that reserve memory or disk by it are misled, and shards may have been exchanged.",
+    fix="Write the index again with its shards.",
+    example='{"metadata": {"total_size": 1}, "weight_map": ...}',
+)
+CHUNK_GAP_OR_OVERLAP = Rule(
+    code="CKPT505",
+    name="chunk-gap-or-overlap",
+    breaks=Contract.open,
+    summary="the chunks of a distributed checkpoint do not tile the tensor",
+    messages={"": "{reason}"},
+    why="Elements that no chunk holds keep whatever the model had; of two chunks the one read later wins.",
+    fix="Save the checkpoint again with all ranks present.",
+    example="a tensor of 8 rows with the chunks [0, 4) and [5, 8)",
+)
 
 
 def check_globals(evidence: Evidence) -> Iterator[Finding]:
-    """Name the globals for which torch.load needs a full pickle."""
-    if evidence.checkpoint is None:
+    """Name the globals for which torch.load needs a full pickle; programs are not for torch.load at all."""
+    if evidence.checkpoint is None or evidence.checkpoint.format in ("torchscript", "torch-export"):
         return
     names = sorted({item.name for item in evidence.checkpoint.globals if item.verdict == "inert"})
     if names:

@@ -106,6 +106,18 @@ DTYPE_KIND_CHANGED = Rule(
     fix="Build the model with the checkpoint's kind of dtype.",
     example="a complex64 buffer into a float32 one",
 )
+NON_FINITE_VALUE = Rule(
+    code="CKPT304",
+    name="non-finite-value",
+    breaks=Contract.exact,
+    silent="yes",
+    summary="a tensor of the file holds NaN or infinity",
+    messages={"": "{count} {tensors} with values that are NaN or infinite"},
+    columns=("key", "dtype", "values"),
+    why="One NaN spreads through everything that is computed from it; infinities are sometimes meant (masks).",
+    fix="Look at the run that wrote the file; a loss that overflowed is the usual cause.",
+    example="torch.save({'w': torch.tensor([1.0, float('nan')])}, path)   # scan --integrity finds it",
+)
 
 
 Pair = tuple[str, TensorSpec, TensorSpec]

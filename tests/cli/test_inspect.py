@@ -149,3 +149,10 @@ def test_a_manifest_leads_to_the_command_that_shows_it(capsys):
     result = inspect(capsys, "my net.json")
     assert result.status == 2
     assert result.err.splitlines()[0].endswith("it describes a state dict and holds no tensors")
+
+
+def test_a_file_without_a_tensor(capsys):
+    torch.save({"epoch": 1}, "none.pth")
+    result = inspect(capsys, "none.pth")
+    assert (result.status, result.err) == (1, "")
+    assert "no-state-dict: holds no tensors" in result.out

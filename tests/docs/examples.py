@@ -35,6 +35,7 @@ NOT_RUN = {
     "docs/generate.py": "writes docs/rules",
     "tests/docs/examples.py": "writes the documents",
     "tests/benchmarks": "takes minutes",
+    "tests/fuzz": "takes minutes",
 }
 
 

@@ -167,31 +167,66 @@ def test_versions_need_metadata_of_the_usual_form(tmp_path: Path) -> None:
 def test_attributes_that_hide_methods_are_refused(tmp_path: Path) -> None:
     value = model().state_dict()
     value.move_to_end = 3  # type: ignore[attr-defined]
-    with pytest.raises(FormatError, match="has a state dict whose attribute 'move_to_end' hides a method"):
+    with pytest.raises(
+        FormatError, match=r"sets the attribute 'move_to_end' of one collections.OrderedDict, which hides a method"
+    ):
         read(save(value, tmp_path / "x.pt"))
 
 
-def test_shared_levels_are_walked_once() -> None:
-    value: dict[str, object] = {}
-    for _ in range(60):
-        value = {"left": value, "right": value}
-    assert find(value).candidates == ()
+def doubled(times: int) -> object:
+    value: object = {"leaf": 1}
+    for number in range(times):
+        value = [value, value] if number % 2 else {"left": value, "right": value}
+    return value
 
 
-def test_cycles_end() -> None:
-    value: list[object] = []
-    value.append(value)
-    assert find(value).candidates == ()
+def test_paths_are_counted_and_containers_walked_once() -> None:
+    paths = 2**11 - 1  # 1, 3, 7, ...: every level has the paths of the one below twice, and its own
+    assert find(doubled(10), Limits(paths=paths)).candidates == ()
+    with pytest.raises(FormatError) as caught:
+        find(doubled(10), Limits(paths=paths - 1))
+    assert (caught.value.code, caught.value.subject) == ("CKPT703", "x.pt")
+    assert caught.value.reason == "holds more than 2,046 paths to containers and tensors"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("raise it if you trust the file: --limit paths=")
+    with pytest.raises(FormatError, match="holds more than 250,000 paths"):
+        find(doubled(200))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02]q\x00h\x00a.",  # a list in itself
+        b"\x80\x02}q\x00X\x01\x00\x00\x00a](h\x00es.",  # a dict in a list in itself
+        b"\x80\x02ccollections\nOrderedDict\n)Rq\x00(X\x01\x00\x00\x00ah\x00u.",
+        b"\x80\x04\x8f\x94(h\x00\x90.",
+    ],
+)
+def test_a_container_that_holds_itself_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError, match=r"holds a .* that holds itself") as caught:
+        find(data)
+    assert caught.value.code == "CKPT002"
+
+
+def test_objects_may_refer_to_what_holds_them() -> None:
+    build = b"\x80\x02ca.Net\nNet\n)\x81q\x00}q\x01(X\x04\x00\x00\x00self"
+    assert find(build + b"](h\x00h\x00eX\x01\x00\x00\x00dh\x01ub.").candidates == ()
 
 
 def test_depth_and_length_are_limited() -> None:
     with pytest.raises(FormatError, match="holds containers nested deeper than 512") as caught:
         find(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
     assert caught.value.code == "CKPT703"
-    with pytest.raises(FormatError, match="holds longer paths than are read"):
-        find({"a" * 3000: {"b" * 3000: 1}})
-    with pytest.raises(FormatError, match="holds longer paths than are read"):
-        find({"a" * 40: {str(i): [i] for i in range(100)}}, Limits(pickle_bytes=4000))
+    with pytest.raises(FormatError, match="holds a path of more than 4,096 characters"):
+        find({"a" * 3000: {"b" * 3000: []}})
+    with pytest.raises(FormatError, match="holds paths of more than 4,000 characters together"):
+        find({"a" * 40: {str(i): [i] for i in range(100)}}, Limits(path_text=4000))
+
+
+def test_many_things_of_one_name_are_told_apart_in_time() -> None:
+    found = find(b"\x80\x02}(" + b"ca\nB\n)R}" * 20_000 + b"u.")  # {a.B(): {}, a.B(): {}, ...}
+    assert found.siblings(None) == {"a.B": "dict"}
+    assert [unique("a", {"a", "a~2"}, repeats) for repeats in ({}, {"a": 5})] == ["a~3", "a~6"]
 
 
 def test_siblings_without_a_choice_are_the_top_level() -> None:

@@ -8,7 +8,6 @@ import io
 import json
 import lzma
 import os
-import pickle
 import struct
 import subprocess
 import tarfile
@@ -29,7 +28,6 @@ EXPORT = "use the checkpoint it was converted from, or convert it to safetensors
 NUMPY = "read it with numpy.load and save a state dict with safetensors.torch.save_file"
 NO_WEIGHTS = "check the download link or the path; this file holds no weights"
 UNKNOWN = "get the file that torch.save or safetensors wrote, and check that its download was complete"
-PICKLE = "if you wrote it and trust it, load it with pickle and save its state dict with torch.save"
 WEB = "download it from the link to the raw file; this link answered with a web page"
 
 
@@ -162,10 +160,6 @@ STRANGERS = {
     "exe": (b"MZ\x90\0\3\0\0\0" + bytes(9), is_no("a Windows executable"), NO_WEIGHTS),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(9), is_no("a PNG image"), NO_WEIGHTS),
     "pdf": (b"%PDF-1.7 ...", is_no("a PDF document"), NO_WEIGHTS),
-    "pickle 0": (pickle.dumps({"w": [1]}, 0), is_no("a pickle that torch.save did not write"), PICKLE),
-    "pickle 2": (pickle.dumps({"w": [1]}, 2), is_no("a pickle that torch.save did not write"), PICKLE),
-    "pickle 5": (pickle.dumps({"w": [1]}, 5), is_no("a pickle that torch.save did not write"), PICKLE),
-    "payload": (b"cposix\nsystem\n(S'id'\ntR.", is_no("a pickle that torch.save did not write"), PICKLE),
     "text": ("Größe: 3\nmore\n".encode(), is_no("a text file"), NO_WEIGHTS),
     "random": (
         bytes.fromhex("93a1 07ff fe12 9c44 8b31"),
@@ -210,8 +204,12 @@ def test_the_hint_for_a_packed_file_works_whatever_its_name_is(tmp_path, name, c
 def test_a_large_json_file_is_not_read(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"weight_map": {}}')
-    with pytest.raises(FormatError, match="is a JSON file of 18 bytes, the limit is 17"):
+    with pytest.raises(FormatError, match="is not read: it is a JSON file of 18 bytes") as caught:
         kind_of(path, Limits(index_bytes=17))
+    assert (caught.value.code, caught.value.hint) == (
+        "CKPT703",
+        "raise it if you trust the file: --limit index_bytes=170",
+    )
 
 
 def test_every_file_of_every_kind_cut_anywhere_is_known_or_an_error(tmp_path):

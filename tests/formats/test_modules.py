@@ -8,8 +8,8 @@ from torch import nn
 from torch_files import facts, read, save
 
 from ckptaudit.errors import FormatError
-from ckptaudit.formats.base import DEFAULT_LIMITS, Limits
-from ckptaudit.formats.modules import assemble, is_module
+from ckptaudit.formats.base import Limits
+from ckptaudit.formats.modules import PathBudget, assemble, is_module
 from ckptaudit.formats.nodes import Call, GlobalRef, PDict
 from ckptaudit.formats.rebuild import Rebuilder
 
@@ -57,10 +57,8 @@ def test_a_whole_module_at_the_top(tmp_path: Path) -> None:
 
 def module(**parts: PDict) -> Call:
     node = Call(GlobalRef("a.Net"), ())
-    state = PDict()
-    for place in ("_parameters", "_buffers", "_modules"):
-        state.pairs.append((place, parts.get(place, PDict())))
-    node.state = state
+    places = ("_parameters", "_buffers", "_modules")
+    node.state = PDict((place, parts.get(place, PDict())) for place in places)
     return node
 
 
@@ -73,16 +71,21 @@ def test_what_is_no_module() -> None:
 def nested(depth: int, copies: int) -> Call:
     node = module()
     for _ in range(depth):
-        below = PDict()
-        below.pairs.extend((str(i), node) for i in range(copies))
-        node = module(_modules=below)
+        node = module(_modules=PDict((str(i), node) for i in range(copies)))
     return node
 
 
-@pytest.mark.parametrize(("depth", "copies"), [(600, 1), (60, 2)])
-def test_deep_and_repeated_modules_are_limited(depth: int, copies: int) -> None:
-    limits = Limits(pickle_bytes=100_000) if copies > 1 else DEFAULT_LIMITS
+@pytest.mark.parametrize(
+    ("depth", "copies", "reason"),
+    [
+        (600, 1, "holds containers nested deeper than 512"),
+        (60, 2, "holds more than 5,000 paths to containers and tensors"),
+    ],
+)
+def test_deep_and_repeated_modules_are_limited(depth: int, copies: int, reason: str) -> None:
+    limits = Limits(paths=5000)
     rebuilder = Rebuilder("x.pt", lambda pid: pytest.fail(str(pid)), limits)
-    with pytest.raises(FormatError, match="holds a module with more submodules than are read") as caught:
-        assemble(nested(depth, copies), rebuilder, subject="x.pt", limits=limits)
+    with pytest.raises(FormatError) as caught:
+        assemble(nested(depth, copies), rebuilder, budget=PathBudget("x.pt", limits))
+    assert caught.value.reason == reason
     assert caught.value.code == "CKPT703"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import ckptaudit
 from ckptaudit.errors import FormatError, UsageError
-from ckptaudit.formats import DEFAULT_LIMITS, Candidate, Checkpoint, Limits, RawTensor, open_checkpoint
+from ckptaudit.formats import DEFAULT_LIMITS, Candidate, Checkpoint, Limits, RawTensor, base, open_checkpoint
 from ckptaudit.manifest import Manifest
 
 WEIGHTS = {"w": torch.ones(2)}
@@ -180,13 +180,28 @@ class TestFolders:
         assert error.reason == "is a folder without a checkpoint"
         assert error.hint == "name the checkpoint file itself"
 
-    def test_a_distributed_checkpoint_is_named(self, tmp_path):
-        for name in (".metadata", "__0_0.distcp"):
+    def test_a_distributed_checkpoint_is_known_by_its_metadata(self, tmp_path):
+        for name in (".metadata", "__0_0.distcp", "common.pt"):
             (tmp_path / name).write_bytes(b"x")
         error = error_of(tmp_path)
-        assert error.reason == "is a torch.distributed.checkpoint folder, which ckptaudit cannot read yet"
-        convert = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-        assert error.hint == f"if you trust it: {convert} {tmp_path} checkpoint.pth"
+        assert (error.code, error.subject) == ("CKPT001", str(tmp_path / ".metadata"))
+        (tmp_path / "x.safetensors.index.json").touch()
+        assert error_of(tmp_path).reason == "is a folder with 2 checkpoints: .metadata, x.safetensors.index.json"
+
+    def test_a_distributed_checkpoint_without_metadata(self, tmp_path):
+        (tmp_path / "__0_0.distcp").write_bytes(b"x")
+        (tmp_path / ".metadata").mkdir()
+        error = error_of(tmp_path)
+        assert error.reason == "is a distributed checkpoint without the .metadata that says what it holds"
+        assert (error.code, error.hint) == ("CKPT501", "get .metadata from where the checkpoint comes from")
+
+    def test_a_distributed_checkpoint_with_metadata_for_each_rank(self, tmp_path):
+        for name in ("__0.metadata", "__0_0.distcp"):
+            (tmp_path / name).write_bytes(b"x")
+        error = error_of(tmp_path)
+        what = "a .metadata for each rank (use_collectives=False)"
+        assert (error.code, error.reason) == ("CKPT703", f"is a distributed checkpoint with {what}, which is not read")
+        assert error.hint == "save it with collectives, as torch.distributed.checkpoint.save does by itself"
 
 
 def test_reading_safetensors_imports_neither_torch_nor_the_pickle_reader(weights):
@@ -198,7 +213,25 @@ from ckptaudit.formats import open_checkpoint
 assert list(open_checkpoint(sys.argv[1]).manifest) == ["w"]
 package = "ckptaudit.formats."
 ours = {name.removeprefix(package) for name in sys.modules if name.startswith(package)}
-assert ours == {"base", "choice", "identify", "safetensors", "strict_json"}, ours
+assert ours == {"base", "choice", "identify", "oddities", "safetensors", "strict_json"}, ours
 """
     env = {**os.environ, "PYTHONPATH": str(Path(ckptaudit.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code, str(weights)], check=True, env=env)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_a_file_that_is_written_to_while_it_is_read_is_not_judged(tmp_path, monkeypatch, name):
+    """What was checked has to be what will be loaded."""
+    path = tmp_path / name
+    (save_file if name.endswith("safetensors") else torch.save)({"w": torch.ones(2)}, path)
+    assert open_checkpoint(path)
+    read = base.ByteSource.read
+
+    def writing(source, offset, length):
+        os.utime(path, ns=(1, 1))
+        return read(source, offset, length)
+
+    monkeypatch.setattr(base.ByteSource, "read", writing)
+    with pytest.raises(FormatError, match="was written to while it was read") as caught:
+        open_checkpoint(path)
+    assert caught.value.code == "CKPT703"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, Limits
-from ckptaudit.formats.nodes import Call, GlobalRef, PDict, PersistentId, PSet, pairs_of, type_name
+from ckptaudit.formats.nodes import Call, GlobalRef, PDict, PersistentId, PSet, pairs_of, shown, type_name
 from ckptaudit.formats.pickle_vm import PickleResult, run
 
 
@@ -180,7 +180,6 @@ MALFORMED = {
     "protocol 6": (b"\x80\x06N.", "protocol 6; the newest is 5"),
     "protocol twice": (b"\x80\x02N\x80\x02.", "repeats the protocol number"),
     "pop": (b"\x80\x02N0.", "byte 3 is the opcode 0x30, which torch.save does not write"),
-    "inst": (b"\x80\x02(S'ls'\nios\nsystem\n.", "opcode 0x53"),
     "ext": (b"\x80\x02\x82\x01.", "opcode 0x82"),
     "persid": (b"\x80\x02P0\n.", "opcode 0x50"),
     "no stop": (b"\x80\x02N", "ends without STOP"),
@@ -250,8 +249,58 @@ def test_malformed_pickles_are_refused(case: str) -> None:
 def test_a_broken_pickle_that_names_code_is_called_dangerous() -> None:
     error = refusal(b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R0")
     assert error.code == "CKPT702"
-    assert error.reason.startswith("names posix.system, which runs code, and is broken: ")
+    assert error.reason.startswith("names posix.system (data.pkl, byte 2), which runs code, and is broken: ")
     assert error.hint == "do not load it"
+
+
+@pytest.mark.parametrize(
+    ("data", "position"),
+    [
+        (b"\x80\x02(S'id'\nios\nsystem\n.", 9),  # INST
+        (b"cos\nsystem\n(S'id'\ntR.", 0),  # protocol 0
+        (b"\x80\x02}0cos\nsystem\nN.", 4),
+    ],
+)
+def test_code_that_the_unread_rest_names_is_named(data: bytes, position: int) -> None:
+    """Where we stop other readers may go on; what they would find there is no less dangerous."""
+    error = refusal(data)
+    assert error.code == "CKPT702"
+    assert error.reason.startswith(f"names os.system (data.pkl, byte {position}), which runs code, and is broken: ")
+
+
+def test_a_call_that_is_refused_shows_its_arguments() -> None:
+    result = read(b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R.")
+    (found,) = result.globals
+    assert (found.name, found.verdict, found.offset, found.call) == (
+        "posix.system",
+        "dangerous",
+        2,
+        "posix.system('ls')",
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ("a\x1b", r"'a\x1b'"),
+        (b"\x00" * 100, f"{ascii(bytes(81))[:77]}..."),
+        ([1, None, 2.5, True], "[1, None, 2.5, True]"),
+        (tuple(range(30)), f"({', '.join(map(str, range(20)))}, ...)"),
+        (1 << 70, "an int of 71 bits"),
+        ([[[]]], "[[[]]]"),
+        (GlobalRef("os.system"), "os.system"),
+        (Call(GlobalRef("os.system"), ("id",)), "os.system('id')"),
+        (PDict(), "dict"),
+    ],
+)
+def test_nodes_are_shown_in_short(node: object, text: str) -> None:
+    assert shown(node) == text
+
+
+def test_a_list_in_itself_is_shown_in_short() -> None:
+    node: list[object] = []
+    node.append(node)
+    assert shown(node) == "[" * 77 + "..."
 
 
 @pytest.mark.parametrize(

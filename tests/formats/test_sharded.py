@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ckptaudit.errors import CkptauditError, FormatError
 from ckptaudit.formats import Limits, open_checkpoint
+from ckptaudit.formats.base import Remark
 
 AGAIN = "download the index and its shards again, from one place"
 ONE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(3, dtype=torch.bfloat16)}
@@ -76,19 +77,24 @@ def test_storages_of_different_shards_do_not_collide(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "facts"),
+    ("metadata", "facts", "stated"),
     [
-        (None, {}),
-        ({}, {}),
-        ([], {}),
-        ({"total_size": TOTAL}, {"total_size": "38"}),
-        ({"total_size": float(TOTAL)}, {"total_size": "38.0"}),
-        ({"total_size": 48}, {"total_size": "48", "total_size_actual": "38"}),
-        ({"total_size": "x" * 99}, {"total_size": "x" * 40, "total_size_actual": "38"}),
+        (None, {}, ""),
+        ({}, {}, ""),
+        ([], {}, ""),
+        ({"total_size": TOTAL}, {"total_size": "38"}, ""),
+        ({"total_size": float(TOTAL)}, {"total_size": "38.0"}, ""),
+        ({"total_size": 4800}, {"total_size": "4800", "total_size_actual": "38"}, "4,800"),
+        ({"total_size": "38"}, {"total_size": "38", "total_size_actual": "38"}, "'38'"),
+        ({"total_size": "x" * 99}, {"total_size": "x" * 40, "total_size_actual": "38"}, f"'{'x' * 39}"),
+        ({"total_size": [38]}, {"total_size": "[38]", "total_size_actual": "38"}, "[38]"),
     ],
 )
-def test_the_total_size_is_a_fact_and_no_error(folder, metadata, facts):
-    assert open_checkpoint(write_index(folder, ORDER, metadata)).details == {"shards": "2", **facts}
+def test_the_total_size_is_a_fact_and_no_error(folder, metadata, facts, stated):
+    checkpoint = open_checkpoint(write_index(folder, ORDER, metadata))
+    assert checkpoint.details == {"shards": "2", **facts}
+    reason = f"states a total size of {stated} bytes, its tensors have 38"
+    assert checkpoint.remarks == ((Remark("CKPT504", reason),) if stated else ())
 
 
 def test_a_missing_shard_is_named(folder):
@@ -111,12 +117,12 @@ def test_a_shard_that_is_a_folder_is_missing(folder):
 def test_a_shard_name_never_leads_out_of_the_folder(folder, name):
     error = error_of(write_index(folder, {**ORDER, "z": name}))
     assert error.reason == f"names the shard {name!r}, which is not the name of a file in its folder"
-    assert (error.code, error.hint) == ("CKPT501", "do not load it; ask where the index comes from")
+    assert (error.code, error.hint) == ("CKPT705", "do not load it; ask where the index comes from")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "x\0.safetensors", "x\x1b[2J.safetensors"])
 def test_odd_shard_names_are_refused(folder, name):
-    assert error_of(write_index(folder, {**ORDER, "z": name})).code in ("CKPT501", "CKPT502")
+    assert error_of(write_index(folder, {**ORDER, "z": name})).code in ("CKPT502", "CKPT705")
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_not(folder):
@@ -126,7 +132,7 @@ def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_not(folder):
     (inside / "x.safetensors").symlink_to(outside)
     error = error_of(write_index(inside, dict.fromkeys(ONE, "x.safetensors")))
     assert error.reason == "names the shard 'x.safetensors', a link to a file outside of its folder"
-    assert (error.code, error.hint) == ("CKPT501", f"copy the file itself into {inside}")
+    assert (error.code, error.hint) == ("CKPT705", f"copy the file itself into {inside}")
     (folder / "y.safetensors").symlink_to("real.safetensors")
     assert len(open_checkpoint(write_index(folder, dict.fromkeys(ONE, "y.safetensors"))).manifest) == 2
 
@@ -144,7 +150,7 @@ def test_the_links_of_a_hugging_face_cache_are_followed(tmp_path, part):
     (blobs / "4d7a").rename(tmp_path / "models--x" / "4d7a")
     (revision / "model.safetensors").unlink()
     (revision / "model.safetensors").symlink_to(tmp_path / "models--x" / "4d7a")
-    assert error_of(revision / "model.safetensors.index.json").code == "CKPT501"
+    assert error_of(revision / "model.safetensors.index.json").code == "CKPT705"
 
 
 DISAGREEMENTS = {
@@ -173,8 +179,8 @@ def test_an_index_that_disagrees_with_a_shard_is_refused(folder, case):
 def test_a_key_in_two_shards_is_refused(folder):
     save_file({**TWO, "a.weight": torch.zeros(1)}, folder / SECOND)
     error = error_of(write_index(folder, ORDER))
-    assert error.reason == f"does not fit {SECOND}, which holds 'a.weight': the index puts it into {FIRST}"
-    assert error.code == "CKPT502"
+    assert error.reason == f"has the key 'a.weight' in two of its shards, {FIRST} and {SECOND}"
+    assert error.code == "CKPT503"
 
 
 @pytest.mark.parametrize(
@@ -241,8 +247,24 @@ def test_an_inner_path_is_an_error_that_says_what_there_is(folder):
 
 def test_limits_hold_for_the_index_and_its_shards(folder):
     path = write_index(folder, ORDER)
-    assert error_of(path, limits=Limits(index_bytes=10)).reason.endswith("the limit is 10")
+    size = path.stat().st_size
+    assert error_of(path, limits=Limits(index_bytes=10)).reason == f"is not read: it is a JSON file of {size} bytes"
+    assert error_of(path, limits=Limits(json_tokens=4)).reason == "is not read: it has more than 4 JSON tokens"
+    assert error_of(path, limits=Limits(shards=1)).reason == "is not read: it names 2 shards"
+    assert error_of(path, limits=Limits(key_bytes=2)).reason.startswith("names a key of ")
     assert error_of(path, limits=Limits(safetensors_header_bytes=10)).subject == str(folder / FIRST)
+
+
+def test_limits_are_for_all_shards_together(folder):
+    path = write_index(folder, ORDER)
+    headers = [int.from_bytes((folder / name).read_bytes()[:8], "little") + 8 for name in (FIRST, SECOND)]
+    for limits, short in (
+        (Limits(tensors=len(ORDER)), Limits(tensors=len(ORDER) - 1)),
+        (Limits(safetensors_header_bytes=sum(headers)), Limits(safetensors_header_bytes=sum(headers) - 9)),
+    ):
+        assert len(open_checkpoint(path, limits=limits).manifest) == len(ORDER)
+        error = error_of(path, limits=short)
+        assert (error.code, error.subject) == ("CKPT703", str(folder / SECOND))
 
 
 def test_every_truncation_is_an_error(folder):

@@ -399,7 +399,9 @@ def test_code_in_the_object_is_refused(path):
 
 def test_a_magic_number_that_is_computed_is_no_torch_file(path):
     stream(path, BARE, magic=dump(Payload(eval, "0x1950A86A20F9469CFC6C")))
-    assert error_of(path).reason == "is a pickle that torch.save did not write, not a checkpoint"
+    error = error_of(path)
+    assert error.reason.startswith("is a pickle that torch.save did not write, not a checkpoint; it runs code")
+    assert error.code == "CKPT702"
 
 
 def test_a_magic_number_inside_something_else_is_refused(path):
@@ -460,7 +462,7 @@ def test_a_pickle_beyond_the_limit_is_not_read(path):
         open_checkpoint(path, limits=Limits(pickle_bytes=900))
     assert caught.value.reason == "is not read to its end: the object takes more than 900 bytes"
     assert caught.value.code == "CKPT703"
-    assert caught.value.hint == "check where the file comes from; no known checkpoint needs as much"
+    assert caught.value.hint == "raise it if you trust the file: --limit pickle_bytes=9000"
 
 
 def test_a_broken_pickle_before_much_data_is_not_looked_for_to_the_end_of_the_file(path):

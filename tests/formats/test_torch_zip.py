@@ -234,6 +234,14 @@ def test_small_records(record: str, content: bytes, reason: str, simple: Path, t
     assert (error.code, error.reason) == ("CKPT002", f"is a broken torch archive: {reason}")
 
 
+def test_names_that_differ_in_case_are_refused(simple: Path, tmp_path: Path) -> None:
+    """To torch they are the same: it swaps the bytes of this file."""
+    value = torch.load(simple)
+    swapped = rezip(simple, tmp_path / "x.pt", replace={"BYTEORDER": b"big"}, drop=("byteorder",))
+    assert not torch.equal(torch.load(swapped)["w"], value["w"])
+    assert refusal(swapped).reason == "is a broken torch archive: its record BYTEORDER would be byteorder to torch"
+
+
 def test_all_records_lie_in_one_folder(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     with zipfile.ZipFile(path, "w") as target:
@@ -291,11 +299,7 @@ def test_pickles_beyond_the_limit_are_not_read(simple: Path) -> None:
     ("names", "reason", "hint"),
     [
         (["m/.data/extern_modules", "m/model/model.pkl"], "is a torch.package archive", "PackageImporter"),
-        (
-            ["m/archive_format", "m/models/model.json"],
-            "is an exported program (torch.export)",
-            "torch.export.load",
-        ),
+        (["m/models/model.json"], "is an exported program (torch.export) without archive_format", "torch.export.save"),
         (["m/model.json", "m/tensors/0"], "is a TorchScript archive of torch before 1.4", "torch.jit.load"),
         (["arr_0.npy", "arr_1.npy"], "is a NumPy archive (.npz), not a checkpoint", "numpy.load"),
         (
@@ -320,7 +324,7 @@ def test_strangers(names: list[str], reason: str, hint: str, tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_real_packages_and_exported_programs(tmp_path: Path) -> None:
+def test_real_packages(tmp_path: Path) -> None:
     package = tmp_path / "package.pt"
     with torch.package.PackageExporter(str(package)) as exporter:
         exporter.save_pickle("model", "model.pkl", {"w": 1})
@@ -402,3 +406,22 @@ print(sorted(heavy & (set(sys.modules) - before)))
     command = [sys.executable, "-c", code, str(simple), str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("fault", ["tensor", "record"])
+def test_code_in_an_archive_that_is_broken_elsewhere_is_the_worse_news(tmp_path: Path, fault: str) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.system, ("id",)
+
+    path = save({"w": torch.ones(2), "x": Payload()}, tmp_path / "x.pt")
+    if fault == "record":
+        path = rezip(path, tmp_path / "y.pt", drop=("data/0",))
+    else:
+        odd = pickled(path).replace(b"\x89", b"K\x07", 1)  # a requires_grad of 7
+        path = rezip(path, tmp_path / "y.pt", replace={"data.pkl": odd})
+    with pytest.raises(FormatError) as caught:
+        read(path, allow_refused=True)
+    assert caught.value.code == "CKPT702"
+    assert caught.value.reason.startswith("names posix.system (x/data.pkl, byte ")
+    assert "which runs code, and is broken: " in caught.value.reason

@@ -19,6 +19,7 @@ CASES = {
     "diff_extract": ["diff", "fixtures/article/extract_layers/model.py", "fixtures/article/resnet18.pth"],
     "diff_own_class": ["diff", "fixtures/article/own_class/model.py", "fixtures/article/resnet18.pth", "-v"],
     "inspect_resnet50": ["inspect", "fixtures/resnet50/dataparallel.pth"],
+    "scan_fixtures": ["scan", "fixtures/rules/CKPT702", "fixtures/resnet50", "fixtures/rules/CKPT707"],
     "explain_rule": ["explain", "CKPT103"],
     "explain_list": ["explain"],
 }

@@ -101,11 +101,14 @@ DATA = {
     "CKPT004": {"globals": "argparse.Namespace"},
     "CKPT005": {"format": "torch-tar"},
     "CKPT008": {"extra": 1000},
+    "CKPT009": {"size": 4000},
     "CKPT103": {"prefix": "a.", "checkpoint": "a.", "model": "b.", "wrappers": "module", "origin": "",
                 "non_strict": "raises too"},
     "CKPT105": {"total": 1200},
     "CKPT106": {"where": '["model"]'},
     "CKPT409": {"reason": "no"},
+    "CKPT701": {"names": "my.Config"},
+    "CKPT702": {"names": "os.system"},
     "CKPT905": {"reason": "no"},
 }  # fmt: skip
 CASES = [(known, case) for known in RULES.values() for case in known.messages]

@@ -25,7 +25,9 @@ REASONS = {
     "CKPT502": "puts 'fc.bias' into checkpoint-00001-of-00002.safetensors, which does not hold it",
     "CKPT701": "it names my_project.config.Config",
     "CKPT702": "it names posix.system",
-    "CKPT703": "has a record name of 2,011 bytes",
+    "CKPT503": "has the key 'conv.weight' in two of its shards, checkpoint-00001-of-00002.safetensors and",
+    "CKPT705": "names the shard '../clean/checkpoint-00002-of-00002.safetensors', which is not the name of a file",
+    "CKPT703": "has a dict key of 5,000 characters",
     "CKPT704": "8 bytes follow the pickle in its data.pkl",
 }
 
