@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from workload import FLOOR, FLOOR_WITHOUT_TEARDOWN, ROOT, TORCH_META, ckptaudit, make_files, measure, python
+from workload import CRC, FLOOR, FLOOR_WITHOUT_TEARDOWN, ROOT, TORCH_META, ckptaudit, make_files, measure, python
 
 ROUNDS = 15
 TARGET = ROOT / "docs" / "performance.md"
@@ -26,11 +26,28 @@ def rows(folder):
         meta = python(TORCH_META, file)
         yield f"`inspect` {size}", ckptaudit("inspect", file, *json), "`python -c pass`", bare, ROUNDS, 5.0
         yield f"`diff` {size} {size}", ckptaudit("diff", file, file, *json), "`python -c pass`", bare, ROUNDS, 5.0
+        yield f"`scan` {size}", ckptaudit("scan", file, *json), "`python -c pass`", bare, ROUNDS, 5.0
         yield f"`inspect` {size}, table", ckptaudit("inspect", file), "`python -c pass`", bare, ROUNDS, None
         yield f"`inspect` {size}", ckptaudit("inspect", file, *json), "`torch.load(map_location='meta')`", meta, 7, None
     large = folder / "100GB.safetensors"
     yield "`inspect` 100GB (sparse)", ckptaudit("inspect", large, *json), "`python -c pass`", bare, ROUNDS, 5.0
     yield "`diff` 100GB 100GB (sparse)", ckptaudit("diff", large, large, *json), "`python -c pass`", bare, ROUNDS, 5.0
+    yield "`scan` 100GB (sparse)", ckptaudit("scan", large, *json), "`python -c pass`", bare, ROUNDS, 5.0
+    file = folder / "2GB.pth"
+    integrity = ckptaudit("scan", "--integrity", file, *json)
+    yield "`scan --integrity` 2GB", integrity, "`cat`, to nowhere", ["cat", str(file)], 7, None
+    yield "`scan --integrity` 2GB", integrity, "zlib.crc32 of its bytes, in Python", python(CRC, file), 7, None
+    many = folder / "many.pth"
+    yield "`inspect` 10,000 tensors", ckptaudit("inspect", many, *json), "`python -c pass`", bare, ROUNDS, None
+    meta = python(TORCH_META, many)
+    yield (
+        "`inspect` 10,000 tensors",
+        ckptaudit("inspect", many, *json),
+        "`torch.load(map_location='meta')`",
+        meta,
+        5,
+        None,
+    )
     diff = ckptaudit("diff", f"{folder / 'net.py'}", folder / "100MB.pth")
     floor = python(FLOOR, folder)
     yield "`diff model.py` 100MB", diff, "import torch and the model, build on meta", floor, 9, 1.15

@@ -21,6 +21,8 @@ torch.save(resnet50().state_dict(), folder / "100MB.pth")
 layers = {f"layers.{i}.{name}.weight": torch.zeros(2048, 2048, dtype=torch.bfloat16) for i in range(32) for name in "qkvogud"}
 layers["embed.weight"] = torch.zeros(32000, 2048, dtype=torch.bfloat16)
 torch.save(layers, folder / "2GB.pth")
+many = {f"blocks.{i}.attention.weight": torch.zeros(16) for i in range(10_000)}
+torch.save(many, folder / "many.pth")
 """
 
 MODEL = """
@@ -44,6 +46,14 @@ with torch.device("meta"):
     net.build_model()
 """
 FLOOR_WITHOUT_TEARDOWN = FLOOR + "import os; os._exit(0)"
+# One pass over a file, for its checksum and nothing else.
+CRC = """
+import sys, zlib
+buffer, crc = memoryview(bytearray(1 << 20)), 0
+with open(sys.argv[1], "rb", buffering=0) as file:
+    while count := file.readinto(buffer):
+        crc = zlib.crc32(buffer[:count], crc)
+"""
 TORCH_META = "import sys, torch; torch.load(sys.argv[1], map_location='meta', weights_only=True)"
 
 
