@@ -39,7 +39,7 @@ class Limits:
     tensors: int = 120_000
     sizes: int = 1_000_000
     candidates: int = 1_000
-    paths: int = 250_000
+    paths: int = 200_000
     path_text: int = 16 * MIB
     nesting: int = 512
     dimensions: int = 64

@@ -128,7 +128,7 @@ class _Walk:
                 self.reach(step[1], path, level.sink)
         if self.loose.tensors and all(draft.kind == "optimizer" for draft in self.drafts):
             self.register(self.loose)
-        remarks = [about("CKPT706", "holds tensors under keys that are no text, in {}", "mapping", self.nameless)]
+        remarks = [about("CKPT706", "holds tensors under keys that are neither text nor numbers, in {}", "mapping", self.nameless)]
         return Found(
             tuple(self.candidate(draft) for draft in self.drafts),
             root,
@@ -205,18 +205,19 @@ class _Walk:
     def state_dict(self, node: object, pairs: list[tuple[object, object]], path: str) -> _Draft | None:
         """Return a mapping as a candidate if it holds at least one tensor, and every tensor under a name."""
         draft = _Draft(path, "state_dict")
-        nameless = False
+        nameless, odd = False, False
         for key, value in pairs:
             if type(value) not in _SCALARS:
                 name = component(key)
                 spec = self.rebuilder.tensor(value, name)
                 if spec is not None:
                     nameless = nameless or not isinstance(key, str)
+                    odd = odd or not isinstance(key, str | int)  # tensors are often numbered
                     if name != key and not nameless:
                         self.fail(f"has a tensor under a key that is no printable text: {name}")
                     draft.tensors[name] = spec
         if not draft.tensors or nameless:
-            self.nameless += [path or "the top level"] if nameless else []
+            self.nameless += [path or "the top level"] if odd else []
             return None
         self.budget.spend(len(pairs), sum(map(len, draft.tensors)))
         for key, value in pairs:

@@ -11,6 +11,7 @@ from ..records import replace
 from .base import Candidate, Limits, Remark
 
 _LISTED = 100  # keys a remark carries
+_METADATA = 1 << 20  # characters; what training tools write of a run stays far below
 _SHOWN = 3  # names in a sentence
 _SHARES = 64
 _ARCHIVE_RECORDS = frozenset(
@@ -49,6 +50,13 @@ def unaccounted_records(names: Iterable[str], accounted: Iterable[str]) -> Itera
     rest = sorted(set(names) - _ARCHIVE_RECORDS - set(accounted))
     if rest:
         yield about("CKPT707", "holds {} that nothing refers to", "record", rest)
+
+
+def large_metadata(details: Mapping[str, str]) -> Iterator[Remark]:
+    """Remark on metadata of a safetensors file that could hold a file of its own."""
+    size = sum(len(name.removeprefix("metadata.")) + len(text) for name, text in details.items())
+    if size > _METADATA:
+        yield Remark("CKPT707", f"has metadata of {size:,} characters, more than any writer needs")
 
 
 def odd_alignment(text: str) -> Iterator[Remark]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sized
+from typing import Any
 
 from ..records import replace
 from . import prices
@@ -33,6 +33,7 @@ _NEW_TAKES = {"builtins.complex", "torch.Size", "torch.device", "torch.nn.parame
 _PLAIN = ("allowed", "inert")
 _NAME = 64  # opcodes that take as long as to judge a new name
 _FILLED_LATER = frozenset({list, PDict})
+_LONG = frozenset({str, bytes, bytearray, list, tuple})
 _ARGUMENTS = 8  # that an opcode has time for
 _LOOKUP = 4  # opcodes that take as long as to look up a name
 
@@ -167,18 +168,15 @@ class _Calls(_Containers):
             self.malformed(pos - 1, f"calls {fn.name} with arguments that are no tuple")
         if fn.name == "_codecs.encode":
             return self.encoded(pos, args)
-        self.work(1 + sum(len(item) for item in (args, *args[:_ARGUMENTS]) if isinstance(item, Sized)) // _ARGUMENTS)
+        self.work(2 + (self.length(args) // _ARGUMENTS if args else 0))
         fault = call_fault(fn.name, args)
         if fault:
             self.malformed(pos - 1, fault)
         if fn.name == "builtins.bytes" and not args:
             return b""  # as protocols below 3 write it
         self.memory += prices.CALL
-        if fn.name in _SETS and len(args) == 1 and isinstance(args[0], list):
-            self.charge(prices.LIST + prices.ITEM * len(args[0]))
-            for item in args[0]:
-                self.identify(pos, item)
-            return PSet(list(args[0]), fn.name == "builtins.frozenset")
+        if fn.name in _SETS and args:
+            return self.set_of(pos, fn, args[0])
         if fn.name in MAPPING_CLASSES and args:
             return self.mapping(pos, fn, args)
         if fn.name in _SETTLED:
@@ -190,6 +188,19 @@ class _Calls(_Containers):
         if fn.tensor:
             self.rebuilt.append(node)
         return node
+
+    def set_of(self, pos: int, fn: GlobalRef, given: object) -> PSet:
+        """Take over the items that a set is made from, each of which has to be a possible one."""
+        if not isinstance(given, list | tuple):
+            self.malformed(pos - 1, f"makes one {fn.name} from something that is no list")
+        self.charge(prices.LIST + prices.ITEM * len(given))
+        for item in given:
+            self.identify(pos, item)
+        return PSet(list(given), fn.name == "builtins.frozenset")
+
+    def length(self, args: tuple[Any, ...]) -> int:
+        """Return how much there is to look at in the arguments of a call."""
+        return len(args) + sum(len(item) for item in args[:_ARGUMENTS] if type(item) in _LONG)
 
     def mapping(self, pos: int, fn: GlobalRef, args: tuple[object, ...]) -> Call:
         """Take over the items that a mapping is made from; what becomes of the argument later is not its own."""

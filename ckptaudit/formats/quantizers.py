@@ -21,7 +21,7 @@ def quantizer_fault(
     scheme, *parts = quantizer if isinstance(quantizer, tuple) and quantizer else (None,)
     name = scheme.name if isinstance(scheme, GlobalRef) else ""
     if name == "torch.per_tensor_affine" and len(parts) == 2:
-        plain = isinstance(parts[0], int | float) and isinstance(parts[1], int)
+        plain = all(map(_is_number, parts)) and isinstance(parts[1], int)
         return None if plain else "is quantized with a scale and a zero point that are no numbers"
     if name in ("torch.per_channel_affine", "torch.per_channel_affine_float_qparams") and len(parts) == 3:
         scales, zero_points, axis = parts
@@ -34,9 +34,13 @@ def quantizer_fault(
     return "is quantized by no known scheme"
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+
+
 def _fits(part: object, count: int, kinds: tuple[str, ...], read: Callable[[object], TensorSpec | None]) -> bool:
     """Tell whether there is a number for each channel, in a list or a tensor."""
     if isinstance(part, list):
-        return len(part) == count and all(isinstance(number, int | float) for number in part)
+        return len(part) == count and all(map(_is_number, part))
     spec = read(part)
     return spec is not None and spec.shape == (count,) and DTYPES[spec.dtype].kind in kinds

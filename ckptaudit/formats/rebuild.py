@@ -22,7 +22,7 @@ from .quantizers import quantizer_fault
 from .sparse_layouts import SPARSE_LAYOUTS, sparse_fault
 
 _MAX = 1 << 63  # torch counts in int64
-_READS = 3  # rebuild calls for each tensor, on average
+_READS = 2  # rebuild calls for each tensor, on average
 _DEPTH = 8  # rebuild calls inside rebuild calls; torch writes at most three
 _LOCATION = 256  # characters of the name of a device
 _ELEMENTS = {  # class of a storage: dtype and bytes of what it counts
@@ -355,7 +355,9 @@ class Rebuilder:
     def _attributes(self, state: object) -> bool:
         """Refuse attributes of a tensor that would change what it is, and tell whether they make it a buffer."""
         if id(state) not in self._checked:
-            parts = state if isinstance(state, tuple) else (state,)
+            parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+            if not all(part is None or isinstance(part, PDict) for part in parts):
+                self._fail("has attributes that are no dict")
             attributes: dict[object, object] = {}
             for part in parts:
                 attributes.update(part.pairs if isinstance(part, PDict) else ())

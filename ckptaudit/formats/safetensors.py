@@ -16,6 +16,7 @@ from ..errors import FormatError
 from ..manifest import Manifest, TensorSpec
 from .base import ByteSource, Candidate, Checkpoint, Limits, RawTensor, over_limit
 from .choice import choose
+from .oddities import large_metadata
 from .strict_json import RepeatedKey, strict_object, tokens_of
 
 _LENGTH_BYTES = 8
@@ -100,7 +101,17 @@ def read_safetensors(source: ByteSource, *, wanted: str, limits: Limits) -> Chec
     only = Candidate("", "state_dict", manifest)
     choice = choose((only,), wanted=wanted, subject=source.path)
     size = source.size
-    return Checkpoint(source.path, "safetensors", size, (only,), choice, {"": raw}, details=details, source=source)
+    return Checkpoint(
+        source.path,
+        "safetensors",
+        size,
+        (only,),
+        choice,
+        {"": raw},
+        details=details,
+        remarks=tuple(large_metadata(details)),
+        source=source,
+    )
 
 
 def _read_header(source: ByteSource, limits: Limits) -> tuple[dict[str, object], int]:

@@ -16,6 +16,9 @@ class RepeatedKey:
     def __init__(self, key: str) -> None:
         self.key = key if len(key) <= _SHOWN else f"{key[:_SHOWN]}..."
 
+    def __repr__(self) -> str:
+        return f"an object that names {self.key!r} twice"
+
 
 def strict_object(pairs: list[tuple[str, object]]) -> dict[str, object] | RepeatedKey:
     """Build one JSON object; the ``object_pairs_hook`` of ``json.loads``."""

@@ -21,7 +21,7 @@ DEEP = "a/data.pkl is not read to its end: it has "
 OPCODES = (f"{DEEP}more than 4,000,000 opcodes", "pickle_opcodes")
 MEMORY = (f"{DEEP}values of more than 134,217,728 bytes", "pickle_memory")
 STACK = (f"{DEEP}more than 1,000,000 stack entries", "stack_depth")
-PATHS = ("holds more than 250,000 paths to containers and tensors", "paths")
+PATHS = ("holds more than 200,000 paths to containers and tensors", "paths")
 TEXT = ("holds paths of more than 16,777,216 characters together", "path_text")
 READ = ("", "")
 Refusal = tuple[str, str]  # sentence, limit
@@ -163,8 +163,8 @@ busy("a list of wide texts", WIDE + b"a", 2, MEMORY)
 busy("a list of aliases", b"h\x00a", 2, PATHS, b"]}q\x00a")
 busy("calls", b"h\x00)Ra", 5, PATHS, ORDERED)
 busy("calls of many arguments", b"h\x00h\x01Ra", 4, OPCODES, b"]ca\nB\nq\x00" + NONES)
-busy("objects", b"h\x00)\x81a", 5, PATHS, OBJECT)
-busy("objects of one state", b"h\x00)\x81h\x01ba", 7, PATHS, OBJECT + b"}q\x01(" + text("k") + b"Nua")
+busy("objects", b"h\x00)\x81a", 6, PATHS, OBJECT)
+busy("objects of one state", b"h\x00)\x81h\x01ba", 8, PATHS, OBJECT + b"}q\x01(" + text("k") + b"Nua")
 busy("sets of one list", b"h\x00h\x01Ra", 4, OPCODES, b"]c__builtin__\nset\nq\x00a](K\x01K\x02e\x85q\x01a")
 busy("tuples as keys", b"}h\x00Nsa", 5, OPCODES, b"](" + b"N" * 1000 + b"tq\x00a")
 busy("bytes as keys", b"}h\x00Nsa", 5, OPCODES, b"]B\xa0\x0f\x00\x00" + b"x" * 4000 + b"q\x00a")
@@ -176,7 +176,7 @@ busy(
     MEMORY,
     b"]c_codecs\nencode\nq\x00a" + text("é" * 999) + text("latin1") + b"\x86q\x01a",
 )
-numbered("many keys", lambda i: text(f"{i:x}") + b"N", 240_000, READ, b"}(", b"u.")
+numbered("many keys", lambda i: text(f"{i:x}") + b"N", 190_000, READ, b"}(", b"u.")
 numbered("many dicts of two", lambda i: b"}(h\x00Nh\x01Nu", 900_000, MEMORY, TWO_KEYS, b"e.")
 numbered("new memo entries", put, 4_000_000, (f"{DEEP}more than 1,500,000 memo entries", "memo_entries"), b"N")
 numbered("scattered memo entries", lambda i: put((i * 2654435761) & 0xFFFFFFFF), 4_000_000, MEMORY, b"N")
@@ -271,14 +271,14 @@ def deep_lists(folder: Path) -> Path:
 @case(*TEXT)
 def many_lists_at_depth(folder: Path) -> Path:
     depth = LIMITS.nesting - 2
-    return saved(folder, PROTO + b"]" * depth + b"](" + b"]" * 240_000 + b"e" + b"a" * depth + b".")
+    return saved(folder, PROTO + b"]" * depth + b"](" + b"]" * 190_000 + b"e" + b"a" * depth + b".")
 
 
 @case(*TEXT)
 def long_wide_paths(folder: Path) -> Path:
-    return saved(folder, PROTO + b"}" + text("\U0001f600" + "k" * 4000) + b"](" + b"]" * 240_000 + b"es.")
+    return saved(folder, PROTO + b"}" + text("\U0001f600" + "k" * 4000) + b"](" + b"]" * 190_000 + b"es.")
 
 
 @case()
 def keys_that_look_alike(folder: Path) -> Path:
-    return saved(folder, filled(PROTO + b"](}(ca\nB\nq\x00)R]", b"h\x00)R]", b"ue.", MIB))
+    return saved(folder, filled(PROTO + b"](}(ca\nB\nq\x00)R]", b"h\x00)R]", b"ue.", MIB * 3 // 4))

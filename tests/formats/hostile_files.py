@@ -87,7 +87,7 @@ def as_many_state_dicts_as_there_may_be(folder: Path) -> Path:
 @case()
 def a_state_dict_of_entries(folder: Path) -> Path:
     name = b"c" + b"m" * 400 + b"\nB\n" + put(9) + b")R"
-    entries = b"".join(text(f"e{i}") + get(9) + b")R" for i in range(120_000))
+    entries = b"".join(text(f"e{i}") + get(9) + b")R" for i in range(90_000))
     return saved(folder, tensors(1, "w", end=text("b")) + name + entries + b"ue.", FOUR)
 
 

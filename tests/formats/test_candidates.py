@@ -189,7 +189,7 @@ def test_paths_are_counted_and_containers_walked_once() -> None:
     assert caught.value.reason == "holds more than 2,046 paths to containers and tensors"
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("raise it if you trust the file: --limit paths=")
-    with pytest.raises(FormatError, match="holds more than 250,000 paths"):
+    with pytest.raises(FormatError, match="holds more than 200,000 paths"):
         find(doubled(200))
 
 

@@ -64,8 +64,20 @@ def test_odd_keys_of_torch_files_and_of_what_is_no_tensor(tmp_path: Path) -> Non
 
 def test_tensors_under_keys_that_are_no_text(tmp_path: Path) -> None:
     path = save({"net": {("a", 1): torch.zeros(1)}, "other": {"w": torch.zeros(1)}}, tmp_path / "x.pt")
-    reason = "holds tensors under keys that are no text, in 1 mapping ('net')"
+    reason = "holds tensors under keys that are neither text nor numbers, in 1 mapping ('net')"
     assert remarks(path) == (Remark("CKPT706", reason, ("net",)),)
+
+
+def test_tensors_under_numbers_are_common(tmp_path: Path) -> None:
+    assert remarks(save({0: torch.zeros(1), 1: torch.zeros(2)}, tmp_path / "x.pt")) == ()
+
+
+@pytest.mark.parametrize(("size", "count"), [(1 << 20, 0), ((1 << 20) + 1, 1)])
+def test_large_metadata_of_safetensors(tmp_path: Path, size: int, count: int) -> None:
+    save_file({"w": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"a": "x" * (size - 2), "b": ""})
+    found = remarks(tmp_path / "x.safetensors")
+    assert len(found) == count
+    assert all(r.reason == "has metadata of 1,048,577 characters, more than any writer needs" for r in found)
 
 
 def test_ordinary_files_have_none(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import json
 import struct
 import tarfile
 import time
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -112,6 +111,8 @@ def test_a_dict_has_the_items_it_was_made_from(pickle: bytes, keys: list[str], t
         (b"}" + ORDERED + b")RNs", "as a dict key"),
         (b"}\x8fNs", "as a dict key"),
         (b"c__builtin__\nset\n]]a\x85R", "as a dict key"),
+        (b"c__builtin__\nset\n]\x85\x85R", "as a dict key"),
+        (b"c__builtin__\nset\n}\x85R", "makes one builtins.set from something that is no list"),
         # Pickle knows APPENDS for lists and ADDITEMS for sets.
         (b"\x8f(K\x01e", "appends to something that is no list"),
         (b"](K\x01\x90", "adds items to something that is no set"),
@@ -174,6 +175,7 @@ WRAPPER = b"ctorch._utils\n_rebuild_wrapper_subclass\n(ctorch\nTensor\nctorch\nf
         (META + b"ctorch\nqint8\nK\x01\x85K\x01\x85\x89tR", "is on the meta device, which has no qint8"),
         (QUANTIZED + b"(ctorch\nper_channel_symmetric\n]]K\0t" + END, "is quantized by no known scheme"),
         (QUANTIZED + b"(ctorch\nper_tensor_affine\nNK\0t" + END, "with a scale and a zero point that are no numbers"),
+        (QUANTIZED + b"(ctorch\nper_tensor_affine\nK\1\x8a\x09" + bytes(8) + b"\1t" + END, "that are no numbers"),
         (QUANTIZED + b"(ctorch\nper_channel_affine\n]]K\x02t" + END, "along a dimension that it does not have"),
         (QUANTIZED + b"(ctorch\nper_channel_affine\n]]K\x01t" + END, "with other scales or zero points"),
         (QUANTIZED + b"(ctorch\nper_channel_affine\n))K\x01t" + END, "with other scales or zero points"),
@@ -181,12 +183,9 @@ WRAPPER = b"ctorch._utils\n_rebuild_wrapper_subclass\n(ctorch\nTensor\nctorch\nf
         (SPARSE + tensor(size=b"K\x01\x85") + SIZE + b"K\x03\x85\x85RNt\x86R", "that do not fit together"),
         (SPARSE + tensor() + SIZE + b"K\x03\x85\x85RK\x01t\x86R", "is sparse and coalesced in neither way"),
         (SPARSE + tensor() + SIZE + b"K\x03\x85\x85RNNt\x86R", "is sparse and has no indices, values and size"),
-        (
-            SPARSE + tensor(grad=b"\x88") + SIZE + b"K\x03\x85\x85RNt\x86R",
-            "is made of other than plain strided tensors",
-        ),
         (tensor(more=b"}" + text("conj") + b"\x88s"), "is conjugated, though it holds float32"),
         (FROM_TYPE + b"ctorch\nfloat32\n" + VIEW + b"}tR", "is made one torch.float32, which is no tensor"),
+        (FROM_TYPE + b"ctorch\nTensor\n" + VIEW + b"NNN\x87tR", "has attributes that are no dict"),
         (WRAPPER + b"Nctorch\ndevice\n" + text("cpu") + b"\x85R\x89tR", "has no layout"),
     ],
 )
@@ -206,6 +205,16 @@ def test_a_conj_bit_that_is_false(tmp_path: Path) -> None:
     path = with_pickle(tmp_path, PROTO + b"}" + text("w") + value + b"s.", **RECORDS)
     assert loaded(path)["w"].is_conj()  # type: ignore[index]
     with pytest.raises(FormatError, match="has metadata other than its conj and neg bits"):
+        read(path)
+
+
+def test_a_sparse_tensor_of_values_that_require_a_gradient(tmp_path: Path) -> None:
+    """It requires one, too, in torch; torch.save writes parts without."""
+    value = SPARSE + tensor(grad=b"\x88") + SIZE + b"K\x08\x85\x85RNt\x86R"
+    records = {**RECORDS, "data/2": struct.pack("<2q", 0, 1) + bytes(48)}
+    path = with_pickle(tmp_path, PROTO + b"}" + text("w") + value + b"s.", **records)
+    assert loaded(path)["w"].requires_grad  # type: ignore[index]
+    with pytest.raises(FormatError, match="is made of other than plain strided tensors"):
         read(path)
 
 
@@ -315,15 +324,13 @@ def test_code_that_unpacks_to_more_than_the_limit_in_many_records(tmp_path: Path
 
 def test_a_parameter_of_a_script_that_is_a_module(tmp_path: Path) -> None:
     """Its tensors were listed, under a name that the loaded module does not have."""
-    torch.jit.save(torch.jit.script(nn.Sequential(nn.Linear(2, 2))), str(tmp_path / "x.pt"))
-    with zipfile.ZipFile(tmp_path / "x.pt") as source:
-        records = {name: source.read(name) for name in source.namelist()}
-    inner = b"c__torch__.torch.nn.modules.linear\nLinear\n)\x81}" + text("weight") + A + b"sb"
-    outer = b"c__torch__.torch.nn.modules.linear\nLinear\n)\x81}" + text("weight") + inner + b"sb."
-    records["x/data.pkl"] = PROTO + outer
-    records = {name: data for name, data in records.items() if "/data/" not in name} | {"x/data/0": bytes(8)}
-    (tmp_path / "y.pt").write_bytes(archive(*[Entry(name, data) for name, data in records.items()]))
-    assert list(read(tmp_path / "y.pt").manifest) == []
+    code = b'class Net(Module):\n  __parameters__ = ["weight", ]\n  __buffers__ = []\n  weight : Tensor\n'
+    inner = b"c__torch__\nNet\n)\x81}" + text("weight") + A + b"sb"
+    outer = b"c__torch__\nNet\n)\x81}" + text("weight") + inner + b"sb."
+    path = tmp_path / "x.pt"
+    records = {"data.pkl": PROTO + outer, "constants.pkl": PROTO + b").", "code/__torch__.py": code, "version": b"3"}
+    path.write_bytes(archive(*[Entry(f"x/{name}", data) for name, data in (RECORDS | records).items()]))
+    assert list(read(path).manifest) == []
 
 
 # Two formats in one file ---------------------------------------------------------------------------------------

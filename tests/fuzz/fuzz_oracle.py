@@ -178,6 +178,12 @@ def _torch(path: str) -> list[tuple[Path, str, Any]]:
     return tree_of(torch.load(path, weights_only=True, map_location="cpu"))
 
 
+def _mapped(path: str) -> list[tuple[Path, str, Any]]:
+    import torch
+
+    return tree_of(torch.load(path, weights_only=True, map_location="cpu", mmap=True))
+
+
 def _tolerant() -> Any:
     """Return torch's weights_only unpickler under another name, and open to persistent ids that are text.
 
@@ -256,6 +262,7 @@ def plain(value: object, depth: int = 40) -> object:
 
 READERS: dict[str, Callable[[str], Any]] = {
     "torch": _torch,
+    "mapped": _mapped,
     "tar": _tar,
     "script": _script,
     "safetensors": _safetensors,

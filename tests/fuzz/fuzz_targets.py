@@ -101,6 +101,7 @@ def _readers() -> list[Target]:
         Target("manifest", seeds.manifests, alone(_first(mutate_json)), judge.examine_manifest),
         Target("identify", anything, alone(_first(mutate_bytes)), judge.examine),
         Target("torch-zip=torch", seeds.torch_zip, zipped, judge.compared("torch", judge.documented)),
+        Target("torch-zip=mapped", seeds.torch_zip, zipped, judge.compared("mapped", judge.documented)),
         Target("torch-legacy=torch", seeds.torch_legacy, streamed, judge.compared("torch", judge.documented)),
         Target("torch-tar=torch", seeds.torch_tar, tarred, judge.compared("tar", judge.documented)),
         Target("torchscript=torch", seeds.torchscript, zipped, judge.compared("torch", judge.documented)),
