@@ -1,4 +1,4 @@
-"""Text files that are whole or not there: written beside their place, then moved into it."""
+"""Text files: read with a sentence where that fails; whole or not there when written, moved into place at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import os
 from collections.abc import Iterable
 
 from .errors import UsageError
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text file in UTF-8. Raises UsageError."""
+    name = os.fspath(path)
+    try:
+        with open(name, encoding="utf-8-sig") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(name, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(name, f"is not UTF-8 at byte {error.start:,}") from None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

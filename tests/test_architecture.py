@@ -172,6 +172,8 @@ def test_there_is_one_way_to_the_bytes_of_a_checkpoint():
             "json.loads",
             "json.load",
             "Manifest.load",
+            "KeyMapping.load",
+            "tomllib.loads",
         }, name
 
 

@@ -1,20 +1,52 @@
-"""The rule vocabulary: one small value per rule, each with a one-line syntax that reads back to the same rule."""
+"""The rules over keys: one small value per rule, each with a one-line syntax that reads back to the same rule."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import UsageError
 from ..keys import KeyPattern
 from ..records import dataclass
+from .pattern import EXAMPLE, Template, check_sides, cut, escape, first_word, masked, strip
+
+__all__ = ["WRAPPERS", "Drop", "Rename", "Rule", "StripWrappers", "escape", "parse_rule"]
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+TENSOR_WORDS = (
+    *("split", "chunk", "concat", "stack", "unstack", "interleave", "deinterleave"),
+    *("transpose", "permute", "reshape", "rope_permute"),
+    *("cast", "slice", "pad", "adapt_input_conv", "resample_pos_embed"),
+)
+
+# The order in which rules act: every key through all rules of keys, then tensors, then casts, then ties. Rules of the
+# phase "model" speak of the model's keys.
+Phase = Literal["keys", "tensors", "cast", "tie", "model"]
 
 
 class Rule(Protocol):
-    """What every rule can do. ``str(rule)`` is its one-line syntax."""
+    """What every rule can do. ``str(rule)`` is its one-line syntax: word, text and options."""
+
+    @property
+    def phase(self) -> Phase:
+        """When it acts."""
+        ...
+
+    @property
+    def word(self) -> str:
+        """The word that names its kind, and its key in a TOML file."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What follows the word, without options."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Its options, without those that have their default."""
+        ...
 
     def matches(self, key: str) -> bool:
         """Tell whether the rule has something to say about a key."""
@@ -24,35 +56,65 @@ class Rule(Protocol):
         """Return the new key, the same key where the rule does not match, or None for a key that is dropped."""
         ...
 
+    def inverse(self) -> Rule | None:
+        """Return a rule that takes the new keys back, as far as the text alone can tell, or None."""
+        ...
 
-_TOKEN = re.compile(
-    r"\\(?P<escaped>.)|(?P<star>\*)|\{(?P<name>[a-z])(?P<offset>[+-]\d{1,9})?\}|(?P<brace>[{}])", re.DOTALL
-)
-_EXAMPLE = "write FROM -> TO, as in 'module.* -> *' or 'blocks.{i}.* -> layers.{i+1}.*'"
+
+class _KeyRule:
+    """What most rules over keys have in common."""
+
+    phase: Phase = "keys"
+    word = ""
+
+    @property
+    def text(self) -> str:
+        """What follows the word."""
+        return ""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Rules over keys have none."""
+        return {}
+
+    def __str__(self) -> str:
+        return f"{self.word} {self.text}" if self.text else self.word
+
+    def apply(self, key: str) -> str | None:
+        """Leave the key as it is."""
+        return key
+
+    def inverse(self) -> Rule | None:
+        """Return None: what was dropped is lost."""
+        return None
 
 
 @dataclass(frozen=True)
-class Rename:
+class Rename(_KeyRule):
     """``FROM -> TO`` over whole keys: ``*`` is any text, ``{i}`` one integer, which TO may shift (``{i+1}``).
 
     The stars of TO take the texts of the stars of FROM in order; each star takes as little as it can. A backslash
-    takes the meaning from ``* { }``.
+    takes the meaning from ``* { }``, from a blank and from the ``>`` of an arrow.
     """
 
     source: str
     target: str
 
     def __post_init__(self) -> None:
-        stars = [sum(1 for token in _tokens(side, str(self)) if token == "*") for side in (self.source, self.target)]
-        if stars[0] != stars[1]:
-            raise UsageError(str(self), f"has {stars[0]} stars on the left and {stars[1]} on the right", _EXAMPLE)
-        names = {token[1] for token in _tokens(self.source, str(self)) if _is_index(token)}
-        for token in _tokens(self.target, str(self)):
-            if _is_index(token) and token[1] not in names:
-                raise UsageError(str(self), f"uses {token} on the right alone", _EXAMPLE)
+        if cut(self.text, "->") != [self.source, self.target]:
+            raise UsageError(str(self), "is no mapping rule", EXAMPLE)
+        check_sides(str(self), (self._from,), (self._to,))
+
+    word = "rename"
+
+    @property
+    def text(self) -> str:
+        """FROM -> TO."""
+        return f"{self.source} -> {self.target}"
 
     def __str__(self) -> str:
-        return f"{self.source} -> {self.target}"
+        word, rest = first_word(self.source)
+        return f"rename {self.text}" if rest and is_word(word) else self.text
 
     def matches(self, key: str) -> bool:
         """Tell whether the whole key fits FROM and every index stays at or above zero."""
@@ -63,80 +125,50 @@ class Rename:
         renamed = self._renamed(key)
         return key if renamed is None else renamed
 
+    def inverse(self) -> Rule | None:
+        """Swap the sides, where TO still holds all that FROM binds."""
+        lossless = set(self._from.indices) == set(self._to.indices)
+        return Rename(self.target, self.source) if lossless else None
+
     def _renamed(self, key: str) -> str | None:
-        match = self._regex.fullmatch(key)
-        if match is None:
-            return None
-        texts = iter([value for name, value in match.groupdict().items() if name.startswith("star")])
-        pieces = []
-        for token in self._target_tokens:
-            if token == "*":
-                pieces.append(next(texts))
-            elif _is_index(token):
-                index = int(match[token[1]]) + int(token[2:-1] or 0)
-                if index < 0:
-                    return None
-                pieces.append(str(index))
-            else:
-                pieces.append(_literal(token))
-        return "".join(pieces)
+        binding = self._from.bind(key)
+        return None if binding is None else self._to.fill(binding)
 
     @cached_property
-    def _target_tokens(self) -> list[str]:
-        return _tokens(self.target, str(self))
+    def _from(self) -> Template:
+        return Template(self.source)
 
     @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        pieces, seen = [], set()
-        for number, token in enumerate(_tokens(self.source, str(self))):
-            if token == "*":
-                pieces.append(f"(?P<star{number}>.*?)")
-            elif _is_index(token):
-                name = token[1]
-                pieces.append(f"(?P={name})" if name in seen else f"(?P<{name}>0|[1-9][0-9]{{0,17}})")
-                seen.add(name)
-            else:
-                pieces.append(re.escape(_literal(token)))
-        return re.compile("".join(pieces), re.DOTALL)
+    def _to(self) -> Template:
+        return Template(self.target)
 
 
-def _tokens(side: str, rule: str) -> list[str]:
-    """Split one side into literals (backslashes kept), ``*`` and ``{i+1}``."""
-    tokens, end = [], 0
-    for match in _TOKEN.finditer(side):
-        if match["brace"]:
-            raise UsageError(rule, f"has a brace that is no {{i}} at {match.start()}", _EXAMPLE)
-        tokens += [side[end : match.start()]] if match.start() > end else []
-        tokens.append(match[0])
-        end = match.end()
-    return tokens + ([side[end:]] if end < len(side) else [])
-
-
-def _is_index(token: str) -> bool:
-    return token.startswith("{") and len(token) > 2
-
-
-def _literal(token: str) -> str:
-    return token[1:] if token.startswith("\\") and len(token) == 2 else token
-
-
-def escape(text: str) -> str:
-    """Write literal text for one side of a rename."""
-    return re.sub(r"[\\*{}]", lambda match: "\\" + match[0], text)
-
-
-@dataclass(frozen=True)
-class Drop:
-    """``drop PATTERN``: leave the keys out."""
+class _PatternRule(_KeyRule):
+    """A rule over the keys that fit a KeyPattern."""
 
     pattern: KeyPattern
 
-    def __str__(self) -> str:
-        return f"drop {self.pattern}"
+    @property
+    def text(self) -> str:
+        """The pattern, such that it reads back after the word."""
+        text = str(self.pattern)
+        if text.startswith("->") or text[:1].isspace():
+            text = "\\" + text
+        if text and masked(text)[-1].isspace():
+            text = f"{text[:-1]}\\{text[-1]}"
+        return text
 
     def matches(self, key: str) -> bool:
         """Tell whether the key fits the pattern."""
         return self.pattern.matches(key)
+
+
+@dataclass(frozen=True)
+class Drop(_PatternRule):
+    """``drop PATTERN``: leave the keys out."""
+
+    pattern: KeyPattern
+    word = "drop"
 
     def apply(self, key: str) -> str | None:
         """Return None where the key fits, else the key."""
@@ -144,13 +176,41 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class StripWrappers:
+class Init(_PatternRule):
+    """``init PATTERN``: leave the keys out and expect them to be missing: the model keeps its initial values."""
+
+    pattern: KeyPattern
+    word = "init"
+
+    def apply(self, key: str) -> str | None:
+        """Return None where the key fits, else the key."""
+        return None if self.matches(key) else key
+
+
+@dataclass(frozen=True)
+class ExpectMissing(_PatternRule):
+    """``expect_missing PATTERN``: keys of the model that the checkpoint need not have."""
+
+    pattern: KeyPattern
+    phase = "model"
+    word = "expect_missing"
+
+    def inverse(self) -> Rule | None:
+        """Return the rule: it does nothing to a checkpoint."""
+        return self
+
+
+@dataclass(frozen=True)
+class StripWrappers(_KeyRule):
     """``strip_wrappers NAME...``: remove whole segments of these names, at any depth."""
 
     names: tuple[str, ...] = WRAPPERS
+    word = "strip_wrappers"
 
-    def __str__(self) -> str:
-        return " ".join(("strip_wrappers", *(self.names if self.names != WRAPPERS else ())))
+    @property
+    def text(self) -> str:
+        """The names, where they are not the usual ones."""
+        return " ".join(self.names) if self.names != WRAPPERS else ""
 
     def matches(self, key: str) -> bool:
         """Tell whether a segment before the last one is a wrapper's name."""
@@ -166,14 +226,169 @@ class StripWrappers:
         return ".".join([*(name for name in modules if name not in self.names), leaf])
 
 
+class _PrefixRule(_KeyRule):
+    """A rule about how keys begin; the prefix is literal text, its dot included."""
+
+    prefix: str
+
+    def __post_init__(self) -> None:
+        if not self.prefix:
+            raise UsageError(self.word, "has an empty prefix", f"as in: {self.word} module.")
+
+    @property
+    def text(self) -> str:
+        """The prefix, escaped."""
+        return escape(self.prefix)
+
+    def matches(self, key: str) -> bool:
+        """Tell whether the key begins so."""
+        return key.startswith(self.prefix)
+
+
+@dataclass(frozen=True)
+class StripPrefix(_PrefixRule):
+    """``strip_prefix PREFIX``: remove it where a key has it."""
+
+    prefix: str
+    word = "strip_prefix"
+
+    def apply(self, key: str) -> str | None:
+        """Return the key without the prefix."""
+        return key.removeprefix(self.prefix)
+
+    def inverse(self) -> Rule | None:
+        """Add it."""
+        return AddPrefix(self.prefix)
+
+
+@dataclass(frozen=True)
+class AddPrefix(_PrefixRule):
+    """``add_prefix PREFIX``: put it before every key."""
+
+    prefix: str
+    word = "add_prefix"
+
+    def matches(self, _key: str) -> bool:
+        """Tell that every key gets it."""
+        return True
+
+    def apply(self, key: str) -> str | None:
+        """Return the key with the prefix."""
+        return self.prefix + key
+
+    def inverse(self) -> Rule | None:
+        """Strip it."""
+        return StripPrefix(self.prefix)
+
+
+@dataclass(frozen=True)
+class SelectPrefix(_PrefixRule):
+    """``select_prefix PREFIX``: keep the keys that begin so, without the prefix, and leave all others out."""
+
+    prefix: str
+    word = "select_prefix"
+
+    def apply(self, key: str) -> str | None:
+        """Return the key without the prefix, or None."""
+        return key.removeprefix(self.prefix) if self.matches(key) else None
+
+    def inverse(self) -> Rule | None:
+        """Add it, to what was kept."""
+        return AddPrefix(self.prefix)
+
+
+@dataclass(frozen=True)
+class Tie(_KeyRule):
+    """``tie ALIAS = KEY``: a tensor under a second name, both sides in the syntax of a rename."""
+
+    alias: str
+    source: str
+    phase = "tie"
+    word = "tie"
+
+    def __post_init__(self) -> None:
+        if cut(self.text, "=") != [self.alias, self.source] or not (self.alias and self.source):
+            raise UsageError(str(self), "is not 'tie ALIAS = KEY'", "as in: tie lm_head.weight = embed.weight")
+        check_sides(str(self), (self._from,), (Template(self.alias),))
+
+    @property
+    def text(self) -> str:
+        """ALIAS = KEY."""
+        return f"{self.alias} = {self.source}"
+
+    def matches(self, key: str) -> bool:
+        """Tell whether the key gets a second name."""
+        return self.alias_of(key) is not None
+
+    def alias_of(self, key: str) -> str | None:
+        """Return the second name of a key, or None."""
+        binding = self._from.bind(key)
+        return None if binding is None else Template(self.alias).fill(binding)
+
+    @cached_property
+    def _from(self) -> Template:
+        return Template(self.source)
+
+
+# Reading ---------------------------------------------------------------------------------------------------
+
+
+def _read_rename(text: str) -> Rule:
+    sides = cut(text, "->")
+    if len(sides) != 2:
+        raise UsageError(text, "is no mapping rule", EXAMPLE)
+    return Rename(*sides)
+
+
+def _read_tie(text: str) -> Rule:
+    sides = cut(text, "=")
+    if len(sides) != 2:
+        raise UsageError(text, "is not 'tie ALIAS = KEY'", "as in: tie lm_head.weight = embed.weight")
+    return Tie(*sides)
+
+
+def _prefix_of(text: str) -> str:
+    literal = Template(text).literal
+    if literal is None:
+        raise UsageError(text, "is a pattern, and a prefix is literal text", "write: strip_prefix module.")
+    return literal
+
+
+_READERS: dict[str, Callable[[str], Rule]] = {
+    "rename": _read_rename,
+    "drop": lambda text: Drop(KeyPattern.parse(text)),
+    "init": lambda text: Init(KeyPattern.parse(text)),
+    "expect_missing": lambda text: ExpectMissing(KeyPattern.parse(text)),
+    "strip_wrappers": lambda text: StripWrappers(tuple(text.split()) or WRAPPERS),
+    "strip_prefix": lambda text: StripPrefix(_prefix_of(text)),
+    "add_prefix": lambda text: AddPrefix(_prefix_of(text)),
+    "select_prefix": lambda text: SelectPrefix(_prefix_of(text)),
+    "tie": _read_tie,
+}
+WORDS = (*_READERS, *TENSOR_WORDS)
+
+
+def is_word(text: str) -> bool:
+    """Tell whether a text is the word of a rule."""
+    return text in _READERS or text in TENSOR_WORDS
+
+
+def read_rule(word: str, text: str) -> Rule:
+    """Read the rule of a word over keys from what follows it."""
+    return _READERS[word](text)
+
+
 def parse_rule(line: str) -> Rule:
     """Read one line. Raises UsageError, whose subject is the line."""
-    text = line.strip()
-    if text == "strip_wrappers" or text.startswith("strip_wrappers "):
-        return StripWrappers(tuple(text.split()[1:]) or WRAPPERS)
-    if text.startswith("drop ") and "->" not in text:
-        return Drop(KeyPattern.parse(text.removeprefix("drop ").strip()))
-    source, arrow, target = text.partition("->")
-    if not arrow or "->" in target:
-        raise UsageError(line, "is no mapping rule", _EXAMPLE)
-    return Rename(source.strip(), target.strip())
+    text = strip(line)
+    word, rest = first_word(text)
+    try:
+        if rest.startswith("->") or not is_word(word) or not (rest or word == "strip_wrappers"):
+            return _read_rename(text)
+        if word in _READERS:
+            return read_rule(word, rest)
+        from .tensors import parse_tensor_rule
+
+        return parse_tensor_rule(word, rest)
+    except UsageError as error:
+        raise UsageError(line, error.reason, error.hint) from None
