@@ -12,6 +12,7 @@ from .compare.align import Alignment, align
 from .compare.predict import predict
 from .errors import UsageError
 from .formats import DEFAULT_LIMITS, Limits
+from .manifest import Manifest
 from .outcome import LoadOutcome
 from .policy import MappingUse, Report, grade, verdict_of
 from .records import replace
@@ -29,7 +30,7 @@ def diff(
     checkpoint: Any,
     *,
     contract: str = "strict",
-    mapping: KeyMapping | Iterable[str] | None = None,
+    mapping: KeyMapping | str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     arguments: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
@@ -37,7 +38,8 @@ def diff(
 
     ``model`` and ``checkpoint`` are each a path (a checkpoint, ``FILE#inner``, a manifest), a model spec
     (``model.py:Net``), an ``nn.Module``, a state dict, a Manifest or an open Checkpoint; given in the wrong order
-    they are swapped. ``mapping`` is applied to the checkpoint's keys first. ``limits`` say how much a file may ask
+    they are swapped. ``mapping`` is applied to the checkpoint first: a KeyMapping, lines, or the path of a
+    TOML file. ``limits`` say how much a file may ask
     for before it is refused. Nothing is loaded into a live
     model: torch's own load is tried on a twin on the meta device, and its word is the verdict.
 
@@ -60,15 +62,13 @@ def _word(given: Any) -> str:
     return shell_word(os.fspath(given)) if isinstance(given, (str, os.PathLike)) else "CHECKPOINT"
 
 
-def _mapping(given: KeyMapping | Iterable[str] | None) -> KeyMapping | None:
+def _mapping(given: Any) -> KeyMapping | None:
     """Read the mapping that was given; None where it has no rules, which needs none of the mapping code."""
     if not given:
         return None
     from .mapping.mapping import KeyMapping
 
-    if isinstance(given, str):
-        given = [given]
-    mapping = given if isinstance(given, KeyMapping) else KeyMapping.parse(given)
+    mapping = KeyMapping.of(given)
     return mapping if mapping.rules else None
 
 
@@ -88,7 +88,8 @@ def _report(source: Source, target: Source, given: KeyMapping | None, contract: 
     findings = grade(rules.run(evidence), contract)
     proposed = evidence.proposal.mapping.to_json() if evidence.proposal else []
     used = given.to_json() if given else []
-    use = MappingUse(tuple(used), tuple(proposed)) if used or proposed else None
+    foreseen = tuple(key for key in evidence.outcome.missing_keys if evidence.given and evidence.given.expects(key))
+    use = MappingUse(tuple(used), tuple(proposed), foreseen) if used or proposed else None
     return Report(
         command="diff",
         contract=contract,
@@ -114,7 +115,10 @@ def _gather(
         mapped = given.apply(alignment.checkpoint)
         alignment = align(mapped.manifest, target.manifest)
         outcome, undecided = _judge(target, alignment)
-    proposal = _propose(alignment, outcome)
+        mapped = mapped.settled(outcome.missing_keys)
+    proposal = _propose(alignment, outcome, mapped)
+    if proposal is not None and given is not None and not _adds_up(given, proposal, first[0].checkpoint, alignment):
+        proposal = None
     final, final_outcome = alignment, outcome
     origin = dict(mapped.origin) if mapped else {}
     if proposal is not None:
@@ -127,7 +131,7 @@ def _gather(
         alignment=final,
         outcome_as_is=outcome,
         outcome=final_outcome,
-        missing=final_outcome.missing_keys,
+        missing=_unforeseen(final_outcome.missing_keys, mapped),
         unexpected=final_outcome.unexpected_keys,
         checkpoint=source.checkpoint,
         given=mapped,
@@ -137,12 +141,38 @@ def _gather(
     )
 
 
-def _propose(alignment: Alignment, outcome: LoadOutcome) -> Proposal | None:
-    if outcome.missing_keys and outcome.unexpected_keys:
+def _propose(alignment: Alignment, outcome: LoadOutcome, mapped: Mapped | None) -> Proposal | None:
+    """Look for what explains missing and unexpected keys; nothing goes where a key is expected to be missing."""
+    if _unforeseen(outcome.missing_keys, mapped) and outcome.unexpected_keys:
         from .mapping.infer import propose
 
-        return propose(alignment.checkpoint, alignment.model)
+        wanted = alignment.model
+        if mapped is not None and mapped.expected:
+            wanted = wanted.select(key for key in wanted.all_keys if not mapped.expects(key))
+        return propose(alignment.checkpoint, wanted)
     return None
+
+
+def _adds_up(given: KeyMapping, proposal: Proposal, raw: Manifest, alignment: Alignment) -> bool:
+    """Tell whether proposed rules, written after those given, do what they do to the result of those.
+
+    They need not where operations on tensors come between: rules over keys act before these.
+    """
+    if all(rule.phase == "keys" for rule in given.rules):
+        return True
+    try:
+        together = replace(given, rules=(*given.rules, *proposal.mapping.rules)).apply(raw)
+    except UsageError:
+        return False
+    step = proposal.mapping.apply(alignment.checkpoint)
+    return not together.unused and together.manifest.tensors == step.manifest.tensors
+
+
+def _unforeseen(missing: tuple[str, ...], mapped: Mapped | None) -> tuple[str, ...]:
+    """Leave out the keys that the mapping says the checkpoint need not have."""
+    if mapped is None or not mapped.expected:
+        return missing
+    return tuple(key for key in missing if not mapped.expects(key))
 
 
 def _judge(target: Source, alignment: Alignment) -> tuple[LoadOutcome, str]:

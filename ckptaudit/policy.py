@@ -63,14 +63,19 @@ class Side:
 
 @dataclass(frozen=True)
 class MappingUse:
-    """The mapping of a report: the rules that were given, and those that are proposed on top of them."""
+    """The mapping of a report: the rules that were given, and those that are proposed on top of them.
+
+    ``expected_missing`` are the model's keys that the checkpoint lacks, and need not have by the rules.
+    """
 
     given: tuple[str, ...]
     proposed: tuple[str, ...]
+    expected_missing: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``mapping`` section of a report."""
-        return {"given": list(self.given), "proposed": list(self.proposed)}
+        data = {"given": list(self.given), "proposed": list(self.proposed)}
+        return data | ({"expected_missing": list(self.expected_missing)} if self.expected_missing else {})
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,44 @@ def test_the_same_report_comes_from_a_model_and_its_manifest(path):
     assert live.to_json()["findings"] == described.to_json()["findings"]
     assert (live.outcome.judge, described.outcome.judge) == ("torch", "prediction")
     assert live.outcome.strict == described.outcome.strict
+
+
+def test_operations_on_tensors_reach_torchs_own_load():
+    state = Net().state_dict()
+    state["fc.weight"] = state["fc.weight"].T.contiguous()
+    report = ckptaudit.diff(Net(), state, mapping=["transpose fc.weight"])
+    assert (report.verdict, report.outcome.judge, report.outcome.strict) == ("kept", "torch", True)
+
+
+def test_an_operation_that_does_not_fit_ends_the_audit():
+    with pytest.raises(ckptaudit.UsageError, match=r"transpose fc\.bias: fc\.bias \(3,\) has 1 dimensions"):
+        ckptaudit.diff(Net(), Net().state_dict(), mapping=["transpose fc.bias"])
+
+
+def test_a_mapping_may_be_the_path_of_a_file(tmp_path):
+    path = tmp_path / "map.toml"
+    path.write_text('[[rule]]\nrename = "module.* -> *"\n')
+    for given in (path, str(path), [path]):
+        assert ckptaudit.diff(Net(), wrapped(Net().state_dict()), mapping=given).ok
+
+
+@pytest.mark.parametrize("rule", ["init fc.*", "expect_missing fc.*"])
+def test_keys_that_are_expected_to_be_missing_break_nothing(rule):
+    state = {key: value for key, value in Net().state_dict().items() if not key.startswith("fc.")}
+    report = ckptaudit.diff(Net(), state, mapping=[rule])
+    assert (report.verdict, report.findings) == ("kept", ())
+    assert not report.outcome.strict
+    assert report.mapping.to_json()["expected_missing"] == ["fc.weight", "fc.bias"]
+
+
+def test_an_expectation_that_is_not_met_is_a_rule_that_matches_nothing():
+    report = ckptaudit.diff(Net(), Net().state_dict(), mapping=["expect_missing fc.*"])
+    assert codes(report) == ["CKPT903"]
+    assert report.mapping.to_json() == {"given": ["expect_missing fc.*"], "proposed": []}
+
+
+def test_nothing_is_proposed_for_a_key_that_is_to_keep_its_values():
+    state = {key.replace("fc.", "head."): value for key, value in Net().state_dict().items()}
+    assert codes(ckptaudit.diff(Net(), state)) == ["CKPT104"]
+    report = ckptaudit.diff(Net(), state, mapping=["expect_missing fc.*"])
+    assert codes(report) == ["CKPT102"]

@@ -21,8 +21,8 @@ def test_errors_come_before_warnings_before_notes_each_by_code():
     assert graded("CKPT301", "CKPT106", "CKPT201", "CKPT903", "CKPT101") == [
         ("error", "CKPT101"),
         ("error", "CKPT201"),
+        ("error", "CKPT903"),
         ("warning", "CKPT301"),
-        ("warning", "CKPT903"),
         ("note", "CKPT106"),
     ]
 
@@ -56,7 +56,8 @@ def test_the_contract_grades(contract, levels):
     [
         ([], "kept", 0),
         (["CKPT106"], "kept", 0),
-        (["CKPT301", "CKPT903"], "kept", 0),
+        (["CKPT301"], "kept", 0),
+        (["CKPT301", "CKPT903"], "broken", 1),
         (["CKPT101"], "broken", 1),
         (["CKPT301", "CKPT201"], "broken", 1),
         (["CKPT905"], "unchecked", 2),

@@ -130,7 +130,7 @@ def _add_diff(commands: Any) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a manifest")
     parser.add_argument("--contract", choices=CONTRACTS, default="strict", help="what has to hold; default: strict")
     parser.add_argument(
-        "--map", dest="rules", action=_Rule, metavar="'FROM -> TO'", help="rename checkpoint keys first; repeatable"
+        "--map", dest="rules", action=_Rule, metavar="RULE", help="'FROM -> TO' or FILE.toml, applied first; repeatable"
     )
     parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
     _add_arguments(parser)

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Compare, write the report to standard output and to every --output, return the exit status."""
     outputs = [_output(text) for text in options.output]
     for _, path in outputs:
-        refuse_input(path, [options.model, options.checkpoint])
+        refuse_input(path, [options.model, options.checkpoint, *(text for _, text in options.rules or ())])
     limits = parse_limits(options.limit)
     try:
         report = diff(
@@ -53,15 +53,18 @@ def _status(report: Report, exit_zero: bool) -> int:
 
 
 def _mapping(rules: Sequence[tuple[str, str]]) -> KeyMapping | None:
-    """Read --map and --drop in their order; an error names the option as it was written."""
+    """Read --map, a line or a TOML file, and --drop in their order; an error names the option as it was written."""
     if not rules:
         return None
     from ..keys import KeyPattern
-    from ..mapping.mapping import KeyMapping
+    from ..mapping.mapping import KeyMapping, is_toml_path
     from ..mapping.rules import Drop, parse_rule
 
     parsed: list[Rule] = []
     for option, text in rules:
+        if option == "--map" and is_toml_path(text):
+            parsed += KeyMapping.load(text).rules
+            continue
         try:
             parsed.append(Drop(KeyPattern.parse(text)) if option == "--drop" else parse_rule(text))
         except UsageError as error:

@@ -149,7 +149,8 @@ def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
 def _agreement(report: Report) -> list[str]:
     """Say what fits, where nothing worse than a note was found."""
     outcome, total = report.outcome, len(report.alignment.model.all_keys)
-    if not outcome.strict:
+    foreseen = report.mapping.expected_missing if report.mapping else ()
+    if not outcome.strict and not (outcome.missing_keys == foreseen and outcome.non_strict):
         return []
     cast = len(report.alignment.dtype_mismatches)
     how = "name and shape" if cast or report.mapping else "name, shape and dtype"
@@ -157,6 +158,8 @@ def _agreement(report: Report) -> list[str]:
     share = f"All {total:,}" if outcome.loaded == total else f"{outcome.loaded:,} of {total:,}"
     match = "The only tensor matches" if total == 1 else f"{share} tensors match"
     sentences = [f"{match} by {how}{under}."]
+    if foreseen:
+        sentences.append(f"The mapping leaves {len(foreseen):,} to the model's initial values.")
     if cast:
         sentences.append(f"The load casts {cast:,} to the model's dtype.")
     return sentences

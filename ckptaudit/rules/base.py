@@ -191,6 +191,11 @@ class Evidence:
             unexpected=tuple(key for key in self.unexpected if key not in gone),
         )
 
+    def can_drop(self, keys: Iterable[str]) -> bool:
+        """Tell whether these keys can be left out by --drop, which acts before operations make new ones."""
+        given = self.given
+        return given is None or not (given.recipes or given.ties) or not any(map(given.makes, keys))
+
     @property
     def mapped(self) -> bool:
         """True where ``alignment`` is what the proposed mapping makes, and not what was given."""
@@ -235,7 +240,7 @@ def drop_options(keys: Iterable[str], universe: Iterable[str]) -> str:
 
 def drop_fix(evidence: Evidence, keys: tuple[str, ...]) -> tuple[Fix, ...]:
     """Offer to leave out what cannot be loaded; not where nothing at all would be loaded then."""
-    if not evidence.outcome.loaded:
+    if not evidence.outcome.loaded or not evidence.can_drop(keys):
         return ()
     model = evidence.alignment.model
     values = sum(model[key].numel for key in keys if key in model)

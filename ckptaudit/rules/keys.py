@@ -109,7 +109,7 @@ AMBIGUOUS_MAPPING = Rule(
     example="--map 'module.* -> *' on a file that holds both module.fc.weight and fc.weight",
 )
 
-_PLAIN = r"\\(.)"  # what mapping.rules.escape adds
+_PLAIN = r"(?s)\\(.)"  # what mapping.rules.escape adds
 _ORIGINS = {
     "module.": "The file was saved from DataParallel or DistributedDataParallel.\n",
     "_orig_mod.": "The file was saved from a compiled model (torch.compile).\n",
@@ -231,6 +231,8 @@ def check_leftovers(evidence: Evidence) -> Iterator[Finding]:
         keys = evidence.unexpected
         drops = drop_options(keys, evidence.alignment.checkpoint.all_keys)
         fix = Fix("unsafe", drops, "if the model is not meant to have them")
+        if not evidence.can_drop(keys):
+            fix = Fix("display", "make no tensor that the model lacks", "the mapping makes some of these")
         yield _leftover(UNEXPECTED_KEY, keys, evidence.alignment.checkpoint, evidence, fix)
     if evidence.missing:
         keys, model = evidence.missing, evidence.alignment.model

@@ -9,9 +9,9 @@ from .base import Contract, Evidence, Finding, Rule
 UNUSED_MAPPING_RULE = Rule(
     code="CKPT903",
     name="unused-mapping-rule",
-    fixed="warning",
+    fixed="error",
     summary="a mapping rule matched nothing",
-    messages={"": "{count} mapping rule{s} matched no key of the checkpoint"},
+    messages={"": "{count} mapping rule{s} matched nothing"},
     details={"": "such a rule does nothing; look for a misspelt name"},
     columns=("rule",),
     why="A misspelt rule does nothing, in silence.",

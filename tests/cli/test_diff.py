@@ -53,7 +53,7 @@ class TestStatus:
 class TestMapping:
     def test_rules_apply_in_the_order_of_the_command_line(self, capsys):
         renamed_first = diff(capsys, "net.json", "wrapped.json", "--map", "module.* -> *", "--drop", "module.fc.*")
-        assert renamed_first.status == 0
+        assert renamed_first.status == 1
         assert "CKPT903" in renamed_first.out  # nothing is called module.fc.* any more
         dropped_first = diff(capsys, "net.json", "wrapped.json", "--drop", "module.fc.*", "--map", "module.* -> *")
         assert (dropped_first.status, "CKPT903" in dropped_first.out) == (1, False)
@@ -68,7 +68,7 @@ class TestMapping:
         assert result.status == 1
         assert "error[CKPT107] ambiguous-mapping: 1 key would receive several checkpoint keys" in result.out
         assert "module.fc.bias, fc.bias" in result.out
-        assert "warning[CKPT903] unused-mapping-rule: 1 mapping rule matched no key of the checkpoint" in result.out
+        assert "error[CKPT903] unused-mapping-rule: 1 mapping rule matched nothing" in result.out
         assert "\n  modul.* -> *\n" in result.out
 
     def test_the_offered_mapping_works_when_pasted(self, capsys):
@@ -229,3 +229,84 @@ def test_a_rule_that_cannot_be_read_is_a_report_too(rules, capsys):
     result = diff(capsys, "net.json", "net.json", *rules, "--format", "json")
     assert (result.status, result.json["verdict"]) == (2, "unchecked")
     assert result.json["error"]["subject"].startswith(rules[0])
+
+
+class TestMappingFiles:
+    def test_a_file_stands_for_its_rules_among_the_others(self, capsys):
+        Path("m.toml").write_text('[[rule]]\nrename = "module.* -> *"\n')
+        options = ("--drop", "module.fc.bias", "--map", "m.toml", "--map", "init fc.bias", "--format", "json")
+        result = diff(capsys, "net.json", "wrapped.json", *options)
+        assert result.json["mapping"] == {
+            "given": ["drop module.fc.bias", "module.* -> *", "init fc.bias"],
+            "proposed": [],
+            "expected_missing": ["fc.bias"],
+        }
+        assert (result.status, result.json["findings"]) == (0, [])
+
+    def test_a_fault_names_file_and_line(self, capsys):
+        Path("m.toml").write_text('# a comment\n[[rule]]\nrename = "module.* -> *"\n\n[[rule]]\nrenam = "a -> b"\n')
+        result = diff(capsys, "net.json", "net.json", "--map", "m.toml")
+        assert (result.status, result.out) == (2, "")
+        assert result.err.splitlines() == [
+            "ckptaudit: error: m.toml:6: has the unknown key 'renam'; did you mean 'rename'?",
+            'hint: write each rule as a table: [[rule]] and below it, for instance, rename = "module.* -> *"',
+        ]
+
+    def test_the_mapping_is_never_overwritten(self, capsys):
+        Path("m.toml").write_text("")
+        result = diff(capsys, "net.json", "net.json", "--map", "m.toml", "--output", "json=m.toml")
+        assert (result.status, Path("m.toml").read_text()) == (2, "")
+        assert "m.toml: is an input of this command and would be overwritten" in result.err
+
+
+class TestTensorRules:
+    def test_the_effect_is_shown_without_loading(self, capsys):
+        saved("fused.json", {"qkv.weight": (12, 4), "norm.weight": (4,)})
+        saved("parts.json", {"q.weight": (4, 4), "k.weight": (4, 4), "v.weight": (4, 4), "norm.weight": (4,)})
+        rule = "split qkv.weight -> q.weight, k.weight, v.weight"
+        result = diff(capsys, "parts.json", "fused.json", "--map", rule)
+        assert result.out.splitlines()[-2] == (
+            'All 4 tensors match by name and shape under the mapping. Contract "strict": kept.'
+        )
+        assert diff(capsys, "fused.json", "parts.json", "--map", f"{rule} dim=1").status == 1
+
+    def test_what_does_not_fit_ends_the_command(self, capsys):
+        line = "split fc.weight -> a, b, c"
+        result = diff(capsys, "net.json", "net.json", "--map", line)
+        assert (result.status, result.out) == (2, "")
+        assert result.err == (
+            f"ckptaudit: error: {line}: fc.weight (10, 4) cannot be split: 10 is not divisible by 3\n"
+        )
+        failed = diff(capsys, "net.json", "net.json", "--map", line, "--format", "json")
+        assert failed.json["error"]["subject"] == line
+
+    def test_a_fault_of_a_line_names_the_option(self, capsys):
+        result = diff(capsys, "net.json", "net.json", "--map", "transpose fc.weight dim=0")
+        assert result.err.splitlines() == [
+            "ckptaudit: error: --map 'transpose fc.weight dim=0': has no option 'dim'; did you mean 'dims'?",
+            "hint: as in: transpose h.{i}.attn.c_attn.weight dims=0,1",
+        ]
+
+    def test_what_a_rule_makes_cannot_be_dropped_and_that_is_not_offered(self, capsys):
+        result = diff(
+            capsys, "net.json", "net.json", "--map", "split fc.weight -> a, b", "--map", "tie c = conv.weight"
+        )
+        assert "CKPT102" in result.out
+        assert "--drop" not in result.out
+        assert "make no tensor that the model lacks" in result.out
+
+    def test_what_is_left_to_the_model_is_said(self, capsys):
+        result = diff(capsys, "net.json", "head.json", "--map", "init fc.*")
+        assert result.out.splitlines()[-4:] == [
+            "1 of 3 tensors match by name and shape under the mapping. The mapping leaves 2 to the model's",
+            "initial values.",
+            'Contract "strict": kept.',
+            "Not checked: values.",
+        ]
+
+    def test_a_proposal_that_would_not_work_beside_the_rules_is_not_made(self, capsys):
+        saved("wide.json", {"module.fc.weight": (4, 10), "module.conv.weight": (4, 3, 3, 3), "module.fc.bias": (10,)})
+        result = diff(capsys, "net.json", "wide.json", "--map", "transpose module.fc.weight", "--format", "json")
+        assert result.json["mapping"]["proposed"] == []
+        result = diff(capsys, "net.json", "wide.json", "--map", "transpose *.weight when=4x10", "--format", "json")
+        assert result.json["mapping"]["proposed"] == ["module.* -> *"]

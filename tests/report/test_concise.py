@@ -39,7 +39,7 @@ def test_many_keys_are_counted():
 
 def test_rules_are_shown_as_they_were_written():
     text = concise(NET, NET, mapping=["modul.* -> *"])
-    assert "manifest: warning CKPT903 unused-mapping-rule: 1 mapping rule matched no key of the checkpoint" in text
+    assert "manifest: error CKPT903 unused-mapping-rule: 1 mapping rule matched nothing" in text
     assert ": modul.* -> *\n" in text
 
 

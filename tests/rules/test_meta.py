@@ -12,15 +12,15 @@ def test_rules_that_matched_nothing_are_named_as_written():
     arguments = ["--map", "modul.* -> *", "--drop", "gone.*"]
     report = diff(MODEL, manifest(net()), arguments)
     finding = found(report, "CKPT903")
-    assert finding.message == "2 mapping rules matched no key of the checkpoint"
+    assert finding.message == "2 mapping rules matched nothing"
     assert finding.rows == (("modul.* -> *", "1"), ("drop gone.*", "1"))
-    assert report.ok
-    assert [graded.level for graded in report.findings] == ["warning"]
+    assert not report.ok
+    assert [graded.level for graded in report.findings] == ["error"]
 
 
 @pytest.mark.parametrize("contract", ["open", "partial", "strict", "exact"])
-def test_an_unused_rule_is_a_warning_under_every_contract(contract):
-    assert diff(MODEL, manifest(net()), ["--drop", "gone", "--contract", contract]).ok
+def test_an_unused_rule_is_an_error_under_every_contract(contract):
+    assert not diff(MODEL, manifest(net()), ["--drop", "gone", "--contract", contract]).ok
 
 
 class NeedsValues(nn.Linear):
