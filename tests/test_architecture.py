@@ -137,7 +137,12 @@ def test_the_dear_standard_modules_stay_out():
 
 @pytest.mark.parametrize(
     ("package", "users"),
-    [("tabulate", ["report/table.py"]), ("tqdm", ["cli/progress.py"]), ("numpy", ["integrity.py"])],
+    [
+        ("tabulate", ["report/table.py"]),
+        ("tqdm", ["cli/progress.py"]),
+        ("numpy", ["integrity.py"]),
+        ("tomli", ["mapping/toml.py"]),
+    ],
 )
 def test_only_one_file_imports_a_heavy_package(package, users):
     assert [str(path.relative_to(PACKAGE)) for path in FILES if package in foreign(path)] == users
@@ -209,6 +214,7 @@ def run_without(blocked, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
+RESNET50 = ["fixtures/resnet50/model.manifest.json", "fixtures/resnet50/dataparallel.pth"]
 TORCH_FREE = [
     (["--help"], 0),
     (["--version"], 0),
@@ -221,7 +227,8 @@ TORCH_FREE = [
     (["scan", "fixtures/rules", "--format", "json"], 2),
     (["diff", CHECKPOINT, CHECKPOINT], 0),
     (["diff", CHECKPOINT, "fixtures/resnet50/dataparallel.pth"], 1),
-    (["diff", "fixtures/resnet50/model.manifest.json", "fixtures/resnet50/dataparallel.pth"], 1),
+    (["diff", *RESNET50], 1),
+    (["diff", *RESNET50, "--map", "module.* -> *", "--map", "transpose fc.weight", "--map", "cast * dtype=float16"], 1),
     (["manifest", "show", CHECKPOINT], 0),
 ]
 

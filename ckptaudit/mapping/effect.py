@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from ..errors import UsageError
 from ..manifest import TensorSpec
 from ..records import dataclass, field, replace
+from .keyrules import Tie
 from .ops import Cast, Op
-from .rules import Rule, Tie
+from .rules import Rule
 from .tensors import Step, TensorRule
 
 
@@ -110,8 +111,9 @@ def _cast(rules: Numbered, effect: Effect) -> None:
     for number, rule in rules:
         assert isinstance(rule, TensorRule)
         assert isinstance(rule.op, Cast)
-        for name, spec in effect.tensors.items():
-            if not rule.matches(name) or not rule.op.takes(spec) or rule.when not in (None, spec.shape):
+        for name in rule.among(effect.tensors):
+            spec = effect.tensors[name]
+            if not rule.op.takes(spec) or rule.when not in (None, spec.shape):
                 continue
             if name in by:
                 raise UsageError(str(rule), f"also casts {name}, which {str(by[name])!r} casts", "cast it once")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..manifest import Manifest, TensorSpec
 from ..records import dataclass, field, replace
-from .rules import Init, Rule, parse_rule
+from .rules import Rule, parse_rule
 
 if TYPE_CHECKING:
     from .effect import Effect, Recipe
 
-Names = tuple[str, ...]
-Path = str | os.PathLike[str]
+    Names = tuple[str, ...]
+    Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class KeyMapping:
             unused=tuple(r for n, r in enumerate(self.rules) if n not in used and r.phase != "model"),
             recipes=recipes,
             ties=tuple(effect.ties) if effect else (),
-            expected=tuple(rule for rule in self.rules if rule.phase == "model" or isinstance(rule, Init)),
+            expected=tuple(rule for rule in self.rules if rule.expecting),
         )
 
     def invert(self, manifest: Manifest) -> KeyMapping:

@@ -14,7 +14,6 @@ EXAMPLE = "write FROM -> TO, as in 'module.* -> *' or 'blocks.{i}.* -> layers.{i
 Binding = tuple[tuple[str, ...], tuple[tuple[str, int], ...]]
 
 _TOKEN = re.compile(r"\\(?P<escaped>.)|(?P<star>\*)|\{(?P<name>[a-z])([+-]\d{1,9})?\}|(?P<brace>[{}])", re.DOTALL)
-_PAIR = re.compile(r"\\.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,16 @@ class Template:
         match = self._regex.fullmatch(key)
         if match is None:
             return None
+        if not self.indices:
+            return match.groups(), ()
         stars: list[str] = []
         indices: dict[str, int] = {}
-        for token, text in zip(self._variables, match.groups(), strict=True):
-            if token == "*":
+        for (name, offset), text in zip(self._variables, match.groups(), strict=True):
+            if name == "*":
                 stars.append(text)
             else:
-                index = int(text) - _offset(token)
-                if indices.setdefault(token[1], index) != index:
+                index = int(text) - offset
+                if indices.setdefault(name, index) != index:
                     return None
         return tuple(stars), tuple(indices.items())
 
@@ -77,21 +78,33 @@ class Template:
         """Return the key for a binding, or None where an integer would be below zero."""
         stars, indices = iter(binding[0]), dict(binding[1])
         pieces = []
-        for token in self.tokens:
-            if token == "*":
+        for literal, name, offset in self._pieces:
+            if not name:
+                pieces.append(literal)
+            elif name == "*":
                 pieces.append(next(stars))
-            elif _is_index(token):
-                index = indices[token[1]] + _offset(token)
+            else:
+                index = indices[name] + offset
                 if index < 0:
                     return None
                 pieces.append(str(index))
-            else:
-                pieces.append(_literal(token))
         return "".join(pieces)
 
     @cached_property
-    def _variables(self) -> list[str]:
-        return [token for token in self.tokens if token == "*" or _is_index(token)]
+    def _pieces(self) -> list[tuple[str, str, int]]:
+        """Each token as a literal, or as the name and the offset of a variable."""
+        return [
+            ("", "*", 0)
+            if token == "*"
+            else ("", token[1], _offset(token))
+            if _is_index(token)
+            else (_literal(token), "", 0)
+            for token in self.tokens
+        ]
+
+    @cached_property
+    def _variables(self) -> list[tuple[str, int]]:
+        return [(name, offset) for _, name, offset in self._pieces if name]
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
@@ -156,7 +169,7 @@ def escape_name(text: str) -> str:
 
 def masked(text: str) -> str:
     """Return text of the same length in which escaped characters are no characters of the syntax."""
-    return _PAIR.sub("\0\0", text)
+    return re.sub(r"(?s)\\.", "\0\0", text) if "\\" in text else text
 
 
 def strip(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..dtypes import DTYPES
 from ..errors import UsageError
@@ -12,7 +12,10 @@ from ..manifest import TensorSpec
 from ..records import dataclass
 from .ops import OPS, Cast, Misfit, Op, check_usable, shape_text
 from .pattern import EXAMPLE, Binding, Template, check_sides, cut, masked, strip
-from .rules import Phase, Rule
+from .rules import Rule
+
+if TYPE_CHECKING:
+    from .rules import Phase
 
 Names = tuple[str, ...]
 
@@ -29,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class TensorRule:
+class TensorRule(Rule):
     """``OP FROM, ... -> TO, ... name=value ...``; without an arrow the tensor keeps its name.
 
     ``{e}`` on one side alone stands for all tensors from 0 up. The rule passes over tensors whose shape is not
@@ -84,7 +87,7 @@ class TensorRule:
         return "cast" if isinstance(self.op, Cast) else "tensors"
 
     @property
-    def word(self) -> str:
+    def word(self) -> str:  # type: ignore[override]
         """The operation's name."""
         return self.op.word
 
@@ -107,14 +110,6 @@ class TensorRule:
         """Tell whether it takes a tensor of that name."""
         return any(template.bind(key) is not None for template in self._from)
 
-    def apply(self, key: str) -> str | None:
-        """Names are left to the rules over keys."""
-        return key
-
-    def inverse(self) -> Rule | None:
-        """Only with the shapes at hand; see invert.py."""
-        return None
-
     def steps(self, tensors: Mapping[str, TensorSpec]) -> Iterator[Step]:
         """Yield what the rule does to these tensors. Raises UsageError where one does not fit."""
         met: set[str] = set()
@@ -123,9 +118,15 @@ class TensorRule:
             specs = tuple(tensors[name] for name in sources)
             if self.when is None or specs[0].shape == self.when:
                 yield self._step(sources, specs, binding)
-        loose = len(self._from) > 1 and next((key for key in tensors if key not in met and self.matches(key)), None)
-        if loose:
-            raise UsageError(str(self), f"finds {loose} without the others that it goes together with")
+        if len(self._from) > 1 and (loose := [key for key in self.among(tensors) if key not in met]):
+            raise UsageError(str(self), f"finds {loose[0]} without the others that it goes together with")
+
+    def among(self, tensors: Mapping[str, TensorSpec]) -> list[str]:
+        """Return the tensors of which the rule takes one; names without patterns are looked up."""
+        literals = [template.literal for template in self._from]
+        if None in literals:
+            return [key for key in tensors if self.matches(key)]
+        return [key for key in literals if key is not None and key in tensors]
 
     def _step(self, sources: Names, specs: tuple[TensorSpec, ...], binding: Binding) -> Step:
         try:
@@ -143,7 +144,7 @@ class TensorRule:
             raise UsageError(str(self), reason)
         if None in targets:
             raise UsageError(str(self), f"{sources[0]} would get an index below 0")
-        return Step(self, op, sources, tuple(filter(None, targets)), specs)
+        return Step(self, op, sources, tuple(target for target in targets if target is not None), specs)
 
     def _groups(self, tensors: Mapping[str, TensorSpec]) -> Iterator[tuple[Names, Binding]]:
         """Yield the tensors that go together, with what stars and integers stand for in their names."""
@@ -154,7 +155,7 @@ class TensorRule:
         keys = tensors if first.literal is None else [first.literal] if first.literal in tensors else []
         for key in keys:
             if (binding := first.bind(key)) is not None:
-                names = tuple(template.fill(binding) or "" for template in self._from)
+                names = tuple(_named(template, binding) for template in self._from)
                 if absent := [name for name in names if name not in tensors]:
                     raise UsageError(str(self), f"finds {key} and no {absent[0]}")
                 yield names, binding
@@ -174,6 +175,11 @@ class TensorRule:
 
 
 _NONE = object()
+
+
+def _named(template: Template, binding: Binding) -> str:
+    name = template.fill(binding)
+    return template.text if name is None else name
 
 
 def _is_name(text: str) -> bool:

@@ -9,19 +9,10 @@ from hypothesis import strategies as st
 
 from ckptaudit.keys import STAR, KeyPattern
 from ckptaudit.manifest import TensorSpec
+from ckptaudit.mapping.keyrules import AddPrefix, ExpectMissing, Init, SelectPrefix, StripPrefix, Tie
 from ckptaudit.mapping.ops import joins, layout, values
 from ckptaudit.mapping.pattern import escape, escape_name
-from ckptaudit.mapping.rules import (
-    AddPrefix,
-    Drop,
-    ExpectMissing,
-    Init,
-    Rename,
-    SelectPrefix,
-    StripPrefix,
-    StripWrappers,
-    Tie,
-)
+from ckptaudit.mapping.rules import Drop, Rename, StripWrappers
 from ckptaudit.mapping.tensors import TensorRule
 
 DTYPES = (

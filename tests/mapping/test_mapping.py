@@ -145,3 +145,16 @@ def test_many_layers_take_little_time():
     mapped = KeyMapping.parse(lines).apply(manifest(*keys))
     assert len(mapped.manifest) == 40 + 4000
     assert time.perf_counter() - start < 10
+
+
+def test_the_way_back_of_many_layers_takes_little_time():
+    keys = [f"l.{i}.{n}" for i in range(2000) for n in ("q", "k", "o")]
+    source = Manifest({key: TensorSpec((4 + int(key.split(".")[1]) % 3, 2), "int8") for key in keys})
+    mapping = KeyMapping.parse(["concat l.{i}.q, l.{i}.k -> b.{i}.qk", "cast *.o dtype=int32"])
+    start = time.perf_counter()
+    assert len(mapping.invert(source).rules) == 4000  # the sizes differ, so that no one rule says it
+    assert time.perf_counter() - start < 20
+
+
+def test_an_empty_name_is_a_name():
+    assert specs(KeyMapping.parse(["transpose * dims=0,0"]).apply(manifest("", "a"))) == {"": (2,), "a": (2,)}

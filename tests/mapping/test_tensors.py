@@ -128,6 +128,8 @@ def test_parts_come_in_the_order_of_their_numbers():
         ("transpose a.{i} dims=0,2", {"a__7": (3, 2)}, "a.7 (3, 2) has 2 dimensions and no dimension 2"),
         ("unstack a -> b, c", {"a": (3, 2)}, "a (3, 2) would become 3 tensors, not 2"),
         ("concat a, b -> c", {"a": (3, 2)}, "finds a and no b"),
+        ("concat a, b -> c", {"b": (3, 2)}, "finds b without the others that it goes together with"),
+        ("concat a.{i}, b.{i-1} -> c.{i}", {"a__0": (3, 2)}, "finds a.0 and no b.{i-1}"),
         ("concat *.a, *.b -> *.c", {"y__b": (3, 2)}, "finds y.b without the others that it goes together with"),
         ("stack e.{e} -> e", {"e__0": (2,), "e__2": (2,)}, "finds e.0 and no e.1"),
         ("stack e.{e} -> e", {"e__1": (2,)}, "finds e.1 and no e.0"),

@@ -145,7 +145,7 @@ class ResamplePosEmbed(Op):
             raise Misfit(f"is resampled by mode=bicubic or bilinear, not {self.mode}")
         if len(self.size) != 2 or min(self.size) < 1 or self.prefix_tokens < 0:
             raise Misfit("is resampled to size=HEIGHTxWIDTH")
-        if len(shape) != 3 or shape[0] != 1:
+        if len(shape) != 3 or shape[0] != 1 or not shape[2]:
             raise Misfit("is no position embedding of the shape (1, tokens, width)")
         self.grid(shape[1])
         return (made(inputs, (1, self.prefix_tokens + prod(self.size), shape[2])),)
