@@ -161,10 +161,12 @@ class KeyMapping:
         return invert(self, manifest)
 
     def acting_again(self, manifest: Manifest) -> tuple[Rule, ...]:
-        """Return the rules that would change a manifest they have already made: applying them twice is no no-op."""
+        """Return the rules that would change a manifest they have made; where there are none, twice is once.
+
+        A rule that refuses its own result with an error is none of them.
+        """
         done = self.apply(manifest).manifest
-        again = [KeyMapping((rule,)).apply(done) for rule in self.rules]
-        return tuple(rule for rule, step in zip(self.rules, again, strict=True) if _changed(step, done))
+        return tuple(rule for rule in self.rules if _acts(rule, done))
 
     def _renamed(self, manifest: Manifest, used: set[int]) -> tuple[dict[str, list[str]], list[str]]:
         """Take every key through the rules over keys: the sources of each new key, and the keys dropped."""
@@ -234,6 +236,10 @@ def is_toml_path(text: str) -> bool:
     return text.endswith(".toml") and "->" not in text
 
 
-def _changed(step: Mapped, manifest: Manifest) -> bool:
-    same = all(new == old for new, old in step.origin.items()) and not step.dropped and not step.recipes
-    return not same or tuple(step.manifest.tensors) != tuple(manifest.tensors)
+def _acts(rule: Rule, manifest: Manifest) -> bool:
+    try:
+        step = KeyMapping((rule,)).apply(manifest)
+    except UsageError:
+        return False
+    renames = any(new != old for new, old in step.origin.items())
+    return renames or bool(step.dropped or step.recipes or step.ties)

@@ -19,7 +19,7 @@ else:
     import tomli as tomllib
 
 _EXAMPLE = 'write each rule as a table: [[rule]] and below it, for instance, rename = "module.* -> *"'
-_HEADER = re.compile(r"\s*\[\[\s*(?:rule|\"rule\"|'rule')\s*\]\]\s*(?:#.*)?")
+_HEADER = re.compile(r"\s*\[\[\s*(?:[\w.-]+\.)?(?:rule|\"rule\"|'rule')\s*\]\]\s*(?:#.*)?")
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)
 
 
@@ -37,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
 
 
 def rules_of(data: Mapping[str, Any], source: str, text: str = "") -> tuple[Rule, ...]:
-    """Read the rules of a parsed table; ``text`` is what it was read from, for the lines of faults."""
+    """Read the rules of a parsed table, of a file or of a part of one; its ``text`` gives the lines of faults."""
     lines = _Lines(text)
     for key in data:
         if key != "rule":

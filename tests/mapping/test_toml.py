@@ -175,6 +175,13 @@ def test_a_fault_names_its_line(text, where, reason):
     assert caught.value.hint or "option" in reason or "list them" in reason
 
 
+def test_the_rules_of_a_part_of_a_file_have_lines_too():
+    text = "[tool.x]\n\n[[tool.x.rule]]\ndrop = 'a'\n\n[[tool.x.rule]]\ndrap = 'a'\n"
+    assert rules_of({"rule": [{"drop": "a"}]}, "pyproject.toml") == KeyMapping.parse(["drop a"]).rules
+    with pytest.raises(UsageError, match=r"pyproject\.toml:7: has the unknown key 'drap'; did you mean 'drop'\?"):
+        rules_of({"rule": [{"drop": "a"}, {"drap": "a"}]}, "pyproject.toml", text)
+
+
 def test_a_file_that_is_no_toml_names_its_line():
     with pytest.raises(UsageError) as caught:
         KeyMapping.load(written("[[rule]]\nrename = a -> b\n"))
