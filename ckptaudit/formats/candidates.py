@@ -128,7 +128,8 @@ class _Walk:
                 self.reach(step[1], path, level.sink)
         if self.loose.tensors and all(draft.kind == "optimizer" for draft in self.drafts):
             self.register(self.loose)
-        remarks = [about("CKPT706", "holds tensors under keys that are neither text nor numbers, in {}", "mapping", self.nameless)]
+        reason = "holds tensors under keys that are neither text nor numbers, in {}"
+        remarks = [about("CKPT706", reason, "mapping", self.nameless)]
         return Found(
             tuple(self.candidate(draft) for draft in self.drafts),
             root,
