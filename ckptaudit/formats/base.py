@@ -26,7 +26,7 @@ class Limits:
     """
 
     pickle_bytes: int = 24 * MIB
-    pickle_opcodes: int = 4_000_000
+    pickle_opcodes: int = 4_500_000
     pickle_memory: int = 128 * MIB
     memo_entries: int = 1_500_000
     stack_depth: int = 1_000_000
@@ -40,6 +40,7 @@ class Limits:
     sizes: int = 1_000_000
     candidates: int = 1_000
     paths: int = 200_000
+    work: int = 11_500_000
     path_text: int = 16 * MIB
     nesting: int = 512
     dimensions: int = 64

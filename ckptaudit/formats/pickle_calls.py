@@ -110,6 +110,7 @@ class _Calls(_Containers):
             return pos
         node = PersistentId(pid)
         self.memory += prices.NODE
+        self.executed += 1
         self.persistent_ids.append(node)
         self.storages += 1
         if self.storages > self.limits.storages:
@@ -123,13 +124,11 @@ class _Calls(_Containers):
         fn = stack[-1]
         if type(fn) is GlobalRef and type(args) is tuple and (fn.simple or (fn.bare and not args)):
             self.memory += prices.CALL
-            self.executed += 1
+            self.executed += 2
             if len(args) > _ARGUMENTS:
                 self.work(len(args) // _ARGUMENTS)
-            for item in args:
-                if type(item) in _FILLED_LATER:
-                    args = self.settle(args)
-                    break
+            if not _FILLED_LATER.isdisjoint(map(type, args)):
+                args = self.settle(args)
             stack[-1] = node = Call(fn, args)
             if fn.tensor:
                 self.rebuilt.append(node)
@@ -168,7 +167,7 @@ class _Calls(_Containers):
             self.malformed(pos - 1, f"calls {fn.name} with arguments that are no tuple")
         if fn.name == "_codecs.encode":
             return self.encoded(pos, args)
-        self.work(2 + (self.length(args) // _ARGUMENTS if args else 0))
+        self.work(4 + (self.length(args) // _ARGUMENTS if args else 0))
         fault = call_fault(fn.name, args)
         if fault:
             self.malformed(pos - 1, fault)
@@ -246,6 +245,7 @@ class _Calls(_Containers):
             self.malformed(pos - 1, "sets the state of something that is no object")
         if target.state is not None:
             self.malformed(pos - 1, f"sets the state of one {target.name} twice")
+        self.executed += 2
         if target.name in ("collections.OrderedDict", "collections.Counter"):
             if not isinstance(state, PDict):
                 self.malformed(pos - 1, f"sets the state of one {target.name} to something that is no dict")

@@ -102,6 +102,7 @@ class _Containers(_Literals):
 
     def empty_dict(self, pos: int) -> int:
         self.memory += prices.DICT
+        self.executed += 1
         self.stack.append(PDict())
         return pos
 
@@ -214,6 +215,7 @@ class _Containers(_Literals):
 
     def fill(self, pos: int, target: PDict, keys: list[object], values: list[object]) -> None:
         self.charge(prices.PAIR * len(keys))
+        self.executed += 2 * len(keys)
         table, longest = target.table, self.limits.key_bytes
         for key, value in zip(keys, values, strict=True):
             if type(key) is not str:

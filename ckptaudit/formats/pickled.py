@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import FormatError
 from ..manifest import TensorSpec
 from ..records import dataclass, field
-from .base import ByteSource, Checkpoint, Global, Limits, RawTensor, Record, Remark
+from .base import ByteSource, Checkpoint, Global, Limits, RawTensor, Record, Remark, over_limit
 from .candidates import Found, find_candidates
 from .choice import choose
 from .globals import broken_with
 from .nodes import Call
 from .pickle_vm import PickleResult
 from .rebuild import Rebuilder, Resolve
+
+_RECORD, _REFERENCE, _TENSOR = 13, 10, 45  # opcodes that take as long as to read one, and to write a tensor out
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def describe(source: ByteSource, pickled: Pickled, *, wanted: str, limits: Limit
     """
     rebuilder = Rebuilder(source.path, pickled.resolve, limits)
     try:
+        _check_work(source.path, pickled, limits)
         found = pickled.find(pickled.value, rebuilder, subject=source.path, limits=limits)
         for call in pickled.rebuilt:  # torch makes those, too, that nothing leads to
             rebuilder.check(call, "outside of the state dicts")
@@ -58,7 +61,7 @@ def describe(source: ByteSource, pickled: Pickled, *, wanted: str, limits: Limit
         size=source.size,
         candidates=found.candidates,
         choice=choice,
-        raw={c.path: _raw(source, c.manifest.tensors, pickled) for c in found.candidates},
+        raw={c.path: _RawTensors(source, c.manifest.tensors, pickled) for c in found.candidates},
         globals=pickled.globals,
         siblings=found.siblings(None if isinstance(choice, FormatError) else choice, source.path),
         details=pickled.details,
@@ -68,11 +71,34 @@ def describe(source: ByteSource, pickled: Pickled, *, wanted: str, limits: Limit
     )
 
 
-def _raw(source: ByteSource, tensors: Mapping[str, TensorSpec], pickled: Pickled) -> dict[str, RawTensor]:
-    """Say where the bytes of the tensors lie that are views of one storage."""
-    found: dict[str, RawTensor] = {}
-    for key, spec in tensors.items():
-        start = pickled.offsets.get(spec.storage) if spec.storage is not None else None
-        if start is not None and spec.layout == "strided":
-            found[key] = RawTensor(spec, source, start, spec.storage_nbytes or 0, pickled.byteorder)
-    return found
+def _check_work(subject: str, pickled: Pickled, limits: Limits) -> None:
+    """Refuse what is near several limits at once: opcodes were counted, and all that is read takes longer than one."""
+    result = pickled.result
+    opcodes, references = (result.opcodes, len(result.persistent_ids)) if result is not None else (0, 0)
+    work = opcodes + _RECORD * len(pickled.records) + _REFERENCE * references + _TENSOR * len(pickled.rebuilt)
+    if work > limits.work:
+        reason = f"holds {len(pickled.rebuilt):,} tensors in {len(pickled.records):,} records among {opcodes:,} opcodes"
+        raise over_limit(subject, reason, "work", limits, work)
+
+
+class _RawTensors(Mapping[str, RawTensor]):
+    """Where the bytes of those tensors lie that are views of one storage; each is looked up when it is asked for."""
+
+    def __init__(self, source: ByteSource, tensors: Mapping[str, TensorSpec], pickled: Pickled) -> None:
+        self._source = source
+        self._tensors = tensors
+        self._offsets = pickled.offsets
+        self._byteorder = pickled.byteorder
+
+    def __getitem__(self, key: str) -> RawTensor:
+        spec = self._tensors[key]
+        start = self._offsets.get(spec.storage) if spec.storage is not None else None
+        if start is None or spec.layout != "strided":
+            raise KeyError(key)
+        return RawTensor(spec, self._source, start, spec.storage_nbytes or 0, self._byteorder)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._tensors if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

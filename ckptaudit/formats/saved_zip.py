@@ -86,7 +86,7 @@ def _pickled(archive: Archive, version: str, result: PickleResult, script: Scrip
 
 def _top_folder(source: ByteSource, found: Mapping[str, Record]) -> str:
     """Return the folder that a data.pkl lies in; archives without one are told apart."""
-    roots = [top for top in {name.partition("/")[0] for name in found} if f"{top}/data.pkl" in found]
+    roots = [top for top, _, name in (name.partition("/") for name in found) if name == "data.pkl"]
     if not roots:
         raise _stranger(source.path, found)
     return roots[0]

@@ -57,6 +57,7 @@ def _described(stream: PickleStream, pickled: PickleResult, facts: dict[str, str
         storages.offsets,
         facts,
         remarks=(*byteorder_remarks(facts), *embedded_pickles("the object", pickled.embedded, stream.limits)),
+        result=pickled,
         rebuilt=pickled.rebuilt,
     )
     return describe(stream.source, content, wanted=wanted, limits=stream.limits)

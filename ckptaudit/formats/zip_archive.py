@@ -40,7 +40,8 @@ class Archive:
         self.spent = spent or Spent()  # an archive inside another one shares what its pickles may cost
         prefix = f"{top}/" if top else ""
         self.records = {name.removeprefix(prefix): record for name, record in found.items()}
-        if prefix and (tops := {name.partition("/")[0] for name in found}) != {top}:
+        if not all(name.startswith(prefix) or name == top for name in found):
+            tops = {name.partition("/")[0] for name in found}
             self.broken(f"its records lie in {len(tops)} folders, not in one")
         for name in self.records:
             if not name.islower() and name.casefold() in _NAMES:

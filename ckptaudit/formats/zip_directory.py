@@ -8,7 +8,7 @@ tell the same story, records may not share a byte, and nothing may hide between 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from ..errors import FormatError
 from .base import ByteSource, Limits, Record, over_limit
@@ -27,17 +27,9 @@ _WINDOW = 1 << 16  # read headers that lie close together in one go
 _CLOSE = 1 << 12
 
 
-class _Entry(NamedTuple):
-    """One entry of the central directory, before its local header was read."""
-
-    header: int  # its offset; first, as entries are sorted by it
-    name: str
-    raw_name: bytes
-    flags: int
-    method: int
-    crc: int
-    size: int
-    plain_size: int
+# One entry of the central directory: offset of its header (first, as entries are sorted by it), name as text and as it
+# is, flags, method, checksum, size in the archive and plain size.
+_Entry = tuple[int, str, bytes, int, int, int, int, int]
 
 
 def read_zip_directory(source: ByteSource, limits: Limits) -> dict[str, Record]:
@@ -131,7 +123,7 @@ class _Reader:
                 self.broken("its directory is shorter than it says")
             entry, position = self.entry(data, position)
             entries.append(entry)
-            folded.add(entry.name.casefold())
+            folded.add(entry[1].casefold())
         if position != length:
             self.broken("its directory is longer than it says")
         if len(folded) != count:
@@ -158,7 +150,7 @@ class _Reader:
             self.broken(f"the record {name!r} is packed by method {method}")
         if method == 0 and size != plain_size:
             self.broken(f"the record {name!r} is stored, but in another size than its own")
-        return _Entry(header, name, raw_name, flags, method, crc, size, plain_size), end
+        return (header, name, raw_name, flags, method, crc, size, plain_size), end
 
     def name(self, raw: bytes) -> str:
         try:
@@ -205,41 +197,41 @@ class _Reader:
         records: dict[str, Record] = {}
         window, base, end = b"", 0, 0
         for index, entry in enumerate(entries):
-            start, name = entry.header, entry.name
-            after = start + _LOCAL.size + len(entry.raw_name)
+            start, name, raw_name, _, method, crc, size, _ = entry
+            after = start + _LOCAL.size + len(raw_name)
             if not 0 <= start - end <= (_LONGEST_DESCRIPTOR if records else 0):
                 self.broken(f"the record {name!r} overlaps another, or hidden bytes lie before it")
             if after > directory:
                 self.broken(f"the record {name!r} runs into the directory")
             if after > base + len(window):
-                following = entries[index + 1].header if index + 1 < len(entries) else directory
+                following = entries[index + 1][0] if index + 1 < len(entries) else directory
                 close = following - start < _CLOSE
                 window = self.source.read(start, min(_WINDOW, directory - start) if close else after - start)
                 base = start
             offset = after + self.local(entry, window, start - base)
-            end = offset + entry.size
+            end = offset + size
             if end > directory:
                 self.broken(f"the record {name!r} runs into the directory")
-            records[name] = Record(name, offset, entry.size, entry.crc, entry.method == 0)
+            records[name] = Record(name, offset, size, crc, method == 0)
         if directory - end > _LONGEST_DESCRIPTOR:
             self.broken("hidden bytes lie before its directory")
         return records
 
     def local(self, entry: _Entry, window: bytes, position: int) -> int:
         """Check the header at a position of the window, and return the length of its extra fields."""
+        header, name, raw_name, *known = entry
         magic, flags, method, crc, size, plain, name_length, extra_length = _LOCAL.unpack_from(window, position)
-        raw_name = entry.raw_name
         if magic != b"PK\x03\x04" or name_length != len(raw_name):
-            self.broken(f"the record {entry.name!r} has no header where the directory says")
+            self.broken(f"the record {name!r} has no header where the directory says")
         position += _LOCAL.size
-        if flags != entry.flags or method != entry.method or not window.startswith(raw_name, position):
-            self.broken(f"the two headers of the record {entry.name!r} disagree")
+        if flags != known[0] or method != known[1] or not window.startswith(raw_name, position):
+            self.broken(f"the two headers of the record {name!r} disagree")
         if not flags & _DESCRIPTOR_FLAG:
             if _SATURATED in (size, plain):
-                field = self.source.read(entry.header + _LOCAL.size + name_length, extra_length)
-                plain, size, _ = self.zip64(entry.name, field, (plain, size, 0))
-            if (crc, size, plain) != (entry.crc, entry.size, entry.plain_size):
-                self.broken(f"the two headers of the record {entry.name!r} disagree")
+                field = self.source.read(header + _LOCAL.size + name_length, extra_length)
+                plain, size, _ = self.zip64(name, field, (plain, size, 0))
+            if [crc, size, plain] != known[2:]:
+                self.broken(f"the two headers of the record {name!r} disagree")
         return int(extra_length)
 
     def exceeded(self, what: str, limit: str, needed: int = 0) -> NoReturn:

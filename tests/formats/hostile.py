@@ -18,7 +18,7 @@ from ckptaudit.formats.base import DEFAULT_LIMITS as LIMITS
 MIB = 1 << 20
 PROTO = b"\x80\x02"
 DEEP = "a/data.pkl is not read to its end: it has "
-OPCODES = (f"{DEEP}more than 4,000,000 opcodes", "pickle_opcodes")
+OPCODES = (f"{DEEP}more than 4,500,000 opcodes", "pickle_opcodes")
 MEMORY = (f"{DEEP}values of more than 134,217,728 bytes", "pickle_memory")
 STACK = (f"{DEEP}more than 1,000,000 stack entries", "stack_depth")
 PATHS = ("holds more than 200,000 paths to containers and tensors", "paths")
@@ -161,10 +161,10 @@ busy("a list of lists", b"]a", 2, MEMORY)
 busy("a list of tuples", b")\x85a", 3, PATHS)
 busy("a list of wide texts", WIDE + b"a", 2, MEMORY)
 busy("a list of aliases", b"h\x00a", 2, PATHS, b"]}q\x00a")
-busy("calls", b"h\x00)Ra", 5, PATHS, ORDERED)
+busy("calls", b"h\x00)Ra", 6, PATHS, ORDERED)
 busy("calls of many arguments", b"h\x00h\x01Ra", 4, OPCODES, b"]ca\nB\nq\x00" + NONES)
-busy("objects", b"h\x00)\x81a", 6, PATHS, OBJECT)
-busy("objects of one state", b"h\x00)\x81h\x01ba", 8, PATHS, OBJECT + b"}q\x01(" + text("k") + b"Nua")
+busy("objects", b"h\x00)\x81a", 8, PATHS, OBJECT)
+busy("objects of one state", b"h\x00)\x81h\x01ba", 12, PATHS, OBJECT + b"}q\x01(" + text("k") + b"Nua")
 busy("sets of one list", b"h\x00h\x01Ra", 4, OPCODES, b"]c__builtin__\nset\nq\x00a](K\x01K\x02e\x85q\x01a")
 busy("tuples as keys", b"}h\x00Nsa", 5, OPCODES, b"](" + b"N" * 1000 + b"tq\x00a")
 busy("bytes as keys", b"}h\x00Nsa", 5, OPCODES, b"]B\xa0\x0f\x00\x00" + b"x" * 4000 + b"q\x00a")

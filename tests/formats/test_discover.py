@@ -31,9 +31,7 @@ def write_tar(path: Path) -> None:
 WRITERS = {
     "torch-zip": lambda path: torch.save(STATE, path),
     "torch-legacy": lambda path: torch.save(STATE, path, _use_new_zipfile_serialization=False),
-    "legacy, protocol 4": lambda path: torch.save(
-        STATE, path, _use_new_zipfile_serialization=False, pickle_protocol=4
-    ),
+    "legacy, protocol 4": lambda path: torch.save(STATE, path, _use_new_zipfile_serialization=False, pickle_protocol=4),
     "torch-tar": write_tar,
     "safetensors": lambda path: save_file(STATE, path),
     "plain pickle": lambda path: path.write_bytes(pickle.dumps([1], 4)),

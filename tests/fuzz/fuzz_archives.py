@@ -19,7 +19,7 @@ from fuzz_json import mutate_json
 from fuzz_opcodes import mutate_pickle, split
 from fuzz_pickles import integer
 
-sys.path.append(str(Path(__file__).parents[1] / "formats"))
+sys.path.append(str(Path(__file__).parents[1] / "formats"))  # the helpers of its tests
 from zip_files import Entry, archive
 
 Records = list[tuple[str, bytes]]

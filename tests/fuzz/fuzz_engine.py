@@ -23,7 +23,7 @@ from ckptaudit.errors import CkptauditError
 Files = dict[str, bytes]  # of one input: the first is the one that is opened, the others lie beside it
 
 SECONDS = 1.0  # of processor time one input may take
-HANGS = 10  # seconds after which an input is given up
+HANGS = 60  # seconds, on the clock, after which an input is given up
 MEMORY = 128 << 10  # KiB by which one input may raise the peak of the process
 LARGEST = 1 << 16  # bytes of an input that is kept as a seed
 MOST_SEEDS = 1000
@@ -147,6 +147,7 @@ def execute(target: Target, files: Files, folder: str) -> tuple[str, float]:
     if seconds > SECONDS:
         raise FindingError("slow", f"{seconds:.2f} s; outcome {outcome}")
     if os.path.exists(MARKER):
+        os.unlink(MARKER)
         raise FindingError("a payload ran", outcome)
     return outcome, seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -64,6 +65,7 @@ def exported() -> list[Files]:
 
 def distributed() -> list[Files]:
     """Return folders: of one process, of two that share a tensor, and one with safetensors inside."""
+    sys.path.append(str(Path(__file__).parents[1] / "formats"))
     from dcp_folders import save, save_ranks, sharded
     from torch.distributed.checkpoint.filesystem import SerializationFormat
     from torch.distributed.tensor import Shard
