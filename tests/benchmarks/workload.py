@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +56,18 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 TORCH_META = "import sys, torch; torch.load(sys.argv[1], map_location='meta', weights_only=True)"
 
 
+# A process is charged with the largest size its parent ever had, so that a small one starts what is measured.
+LAUNCHER = """
+import os, sys, time
+actions = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+start = time.perf_counter()
+child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=actions)
+_, status, usage = os.wait4(child, 0)
+wall = time.perf_counter() - start
+print(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, os.waitstatus_to_exitcode(status))
+"""
+
+
 class Usage(NamedTuple):
     """One finished process: seconds on the clock, seconds of user and system time, MiB of peak memory."""
 
@@ -89,14 +100,11 @@ def measure(command, expected=(0, 1)):
     """Run a command to its end with its output thrown away."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    with open(os.devnull, "r+b") as null:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode in expected, command
-    return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+    done = subprocess.run(launcher, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    wall, cpu, peak, status = done.stdout.split()
+    assert int(status) in expected, command
+    return Usage(float(wall), float(cpu), int(peak) / 1024)
 
 
 def ckptaudit(*arguments):
