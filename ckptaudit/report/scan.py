@@ -8,15 +8,19 @@ from ..words import plural, visible
 from .layout import wrap
 from .table import finding_lines, grid
 
+MAX_ROWS = 40
 _VERDICTS: tuple[Verdict, ...] = ("unsafe", "malformed", "incomplete", "safe")
 
 
 def render_scan(report: ScanReport, width: int, verbose: bool) -> str:
     """Return a table of the files, the findings of each, and a sentence that counts."""
     lines: list[str] = []
-    if report.files:
-        rows = [(file.path, file.format, _word(file)) for file in report.files]
+    shown = _shown(report.files, verbose)
+    if shown:
+        rows = [(file.path, file.format, _word(file)) for file in shown]
         lines += grid(rows, ("file", "format", "verdict"), width)
+    if hidden := len(report.files) - len(shown):
+        lines.append(f"  and {plural(hidden, 'more file')}, safe: add -v")
     for file in report.files:
         for graded in file.findings:
             if verbose or graded.level != "note":
@@ -29,6 +33,11 @@ def render_scan(report: ScanReport, width: int, verbose: bool) -> str:
     if worst is not None:
         lines.append(f"next: ckptaudit explain {worst.finding.rule.code}")
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _shown(files: tuple[ScannedFile, ...], verbose: bool) -> list[ScannedFile]:
+    """Return the files that get a row: of many, those that something is to be said of."""
+    return [file for file in files if verbose or len(files) <= MAX_ROWS or file.findings or file.verdict != "safe"]
 
 
 def render_scan_concise(report: ScanReport) -> str:

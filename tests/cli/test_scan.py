@@ -61,6 +61,18 @@ class TestTable:
         assert "weights/b.pth: its pickles name" in result.out
         assert "  torch.FloatStorage " in result.out
 
+    @pytest.mark.parametrize(("count", "rows"), [(40, 41), (41, 1)])
+    def test_of_many_files_those_that_matter_have_a_row(self, capsys, count, rows):
+        Path("many").mkdir()
+        for number in range(count - 1):
+            save_file(STATE, f"many/{number:02}.safetensors")
+        save_file({"../w": torch.ones(2)}, "many/odd.safetensors")
+        result = run(capsys, "scan", "many")
+        table = [line for line in result.lines if line.startswith("  many/")]
+        assert len(table) == min(rows, count)
+        assert ("  and 40 more files, safe: add -v" in result.lines) == (count > 40)
+        assert len([line for line in run(capsys, "scan", "many", "-v").lines if line.startswith("  many/")]) == count
+
     def test_no_checkpoint_at_all(self, capsys):
         Path("empty").mkdir()
         result = run(capsys, "scan", "empty")
