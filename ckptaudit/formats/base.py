@@ -22,12 +22,12 @@ MIB = 1 << 20
 class Limits:
     """How much a file may ask for before it is refused. All are counts or bytes; override by ``replace``.
 
-    With the defaults a file of 100,000 tensors is read, and no file takes more than two seconds and 200 MB.
+    With the defaults a file of 100,000 tensors is read, and no file takes more than about two seconds and 200 MB.
     """
 
     pickle_bytes: int = 24 * MIB
     pickle_opcodes: int = 4_500_000
-    pickle_memory: int = 128 * MIB
+    pickle_memory: int = 112 * MIB
     memo_entries: int = 1_500_000
     stack_depth: int = 1_000_000
     open_marks: int = 10_000
@@ -35,8 +35,8 @@ class Limits:
     key_bytes: int = 4096
     global_bytes: int = 512
     globals: int = 10_000
-    storages: int = 150_000
-    tensors: int = 120_000
+    storages: int = 120_000
+    tensors: int = 105_000
     sizes: int = 1_000_000
     candidates: int = 1_000
     paths: int = 200_000
@@ -44,7 +44,7 @@ class Limits:
     path_text: int = 16 * MIB
     nesting: int = 512
     dimensions: int = 64
-    zip_entries: int = 125_000
+    zip_entries: int = 105_000
     zip_directory_bytes: int = 16 * MIB
     zip_name_bytes: int = 1024
     small_record_bytes: int = 4096

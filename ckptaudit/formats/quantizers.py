@@ -21,7 +21,7 @@ def quantizer_fault(
     scheme, *parts = quantizer if isinstance(quantizer, tuple) and quantizer else (None,)
     name = scheme.name if isinstance(scheme, GlobalRef) else ""
     if name == "torch.per_tensor_affine" and len(parts) == 2:
-        plain = all(map(_is_number, parts)) and isinstance(parts[1], int)
+        plain = all(map(_is_number, parts)) and type(parts[1]) is int
         return None if plain else "is quantized with a scale and a zero point that are no numbers"
     if name in ("torch.per_channel_affine", "torch.per_channel_affine_float_qparams") and len(parts) == 3:
         scales, zero_points, axis = parts
@@ -35,7 +35,7 @@ def quantizer_fault(
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+    return type(value) is float or (type(value) is int and -(1 << 63) <= value < 1 << 63)
 
 
 def _fits(part: object, count: int, kinds: tuple[str, ...], read: Callable[[object], TensorSpec | None]) -> bool:

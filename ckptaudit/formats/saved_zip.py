@@ -62,7 +62,7 @@ def unpickle_saved(
 
 def _pickled(archive: Archive, version: str, result: PickleResult, script: Script | None) -> Pickled:
     storages = Storages(archive, "data", result.persistent_ids)
-    known = storages.names | (script.check() if script else set())
+    known = script.check() if script else set()
     return Pickled(
         "torchscript" if script else "torch-zip",
         result.value,
@@ -73,7 +73,7 @@ def _pickled(archive: Archive, version: str, result: PickleResult, script: Scrip
         archive.byteorder,
         script.find if script else find_candidates,
         (
-            *unaccounted_records(archive.records, known),
+            *unaccounted_records((name for name in archive.records if not storages.hold(name)), known),
             *_alignment_remarks(archive),
             *embedded_pickles("data.pkl", result.embedded, archive.limits),
             *(script.remarks() if script else ()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn
 
 from ..errors import FormatError
@@ -128,7 +128,7 @@ class Storages:
         hollow: bool = False,
     ) -> None:
         self.known: dict[str, Storage] = {}
-        self.offsets: dict[str, int] = {}
+        self.offsets: Mapping[str, int] = _Offsets(archive.records, folder)
         self._archive = archive
         self._folder = folder
         for pid in pids:
@@ -138,6 +138,11 @@ class Storages:
     def names(self) -> set[str]:
         """The names of their records."""
         return {f"{self._folder}/{key}" for key in self.known}
+
+    def hold(self, name: str) -> bool:
+        """Tell whether a record is that of one of the storages."""
+        folder, _, key = name.partition("/")
+        return folder == self._folder and key in self.known
 
     def _declare(self, pid: PersistentId, suffix: str, hollow: bool) -> None:
         archive = self._archive
@@ -155,12 +160,28 @@ class Storages:
                 f"the record has {record.size:,}"
             )
         self.known[declared.key] = declared
-        self.offsets[declared.key] = record.offset
 
     def resolve(self, pid: PersistentId) -> Storage:
         """Return the storage of one of the persistent ids."""
         assert isinstance(pid.meant, Storage)
         return pid.meant
+
+
+class _Offsets(Mapping[str, int]):
+    """Where the bytes of storages lie, by their keys."""
+
+    def __init__(self, records: Mapping[str, Record], folder: str) -> None:
+        self._records = records
+        self._folder = f"{folder}/"
+
+    def __getitem__(self, key: str) -> int:
+        return self._records[self._folder + key].offset
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._folder) for name in self._records if name.startswith(self._folder))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def merged(found: Iterable[Global]) -> tuple[Global, ...]:

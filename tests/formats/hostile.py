@@ -19,7 +19,7 @@ MIB = 1 << 20
 PROTO = b"\x80\x02"
 DEEP = "a/data.pkl is not read to its end: it has "
 OPCODES = (f"{DEEP}more than 4,500,000 opcodes", "pickle_opcodes")
-MEMORY = (f"{DEEP}values of more than 134,217,728 bytes", "pickle_memory")
+MEMORY = (f"{DEEP}values of more than 117,440,512 bytes", "pickle_memory")
 STACK = (f"{DEEP}more than 1,000,000 stack entries", "stack_depth")
 PATHS = ("holds more than 200,000 paths to containers and tensors", "paths")
 TEXT = ("holds paths of more than 16,777,216 characters together", "path_text")
@@ -188,7 +188,7 @@ numbered(
     "references",
     lambda i: b"h\x00Qa",
     300_000,
-    (f"{DEEP}more than 150,000 references to storages", "storages"),
+    (f"{DEEP}more than 120,000 references to storages", "storages"),
     b"]K\x01q\x00a",
 )
 

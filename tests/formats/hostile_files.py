@@ -51,7 +51,8 @@ def made(
 
 
 made("tensors on one storage")
-made("too many tensors", ("holds more than 120,000 tensors", "tensors"), count=400_000)
+made("too many tensors", ("holds more than 105,000 tensors", "tensors"), count=150_000)
+made("far too many tensors", ("holds 400,000 tensors in 3 records among 3,", "work"), count=400_000)
 made("tensors with long keys", key="{:0130}")
 made("tensors with wide keys", key="\U00010400{:0126}")
 made(
@@ -64,7 +65,7 @@ made("tensors of 8 dimensions", shape=b"(" + b"K\x01" * 8 + b"t", stride=b"(" + 
 made("views that show a part", shape=b"K\x01\x85")
 
 
-@case("holds more than 120,000 tensors", "tensors")
+@case("holds 315,001 tensors in 3 records among 3,", "work")
 def parameters_in_parameters(folder: Path) -> Path:
     args = b"(" + STORAGE + b"K\x00K\x04\x85K\x01\x85\x89" + HOOKS + put(4) + b")RtR"
     wrap = b"ctorch._utils\n_rebuild_parameter\n" + put(0) + REBUILD + args + put(1)
@@ -91,14 +92,28 @@ def a_state_dict_of_entries(folder: Path) -> Path:
     return saved(folder, tensors(1, "w", end=text("b")) + name + entries + b"ue.", FOUR)
 
 
-@case()
-def a_hundred_thousand_honest_tensors(folder: Path) -> Path:
-    """As torch.save writes them; only that the pickle does not take notes of what it refers to once."""
+def honest(folder: Path, count: int, more: bytes = b"") -> Path:
+    """Write tensors as torch.save does; only that the pickle does not note what it refers to once."""
     begin = PROTO + b"](" + REBUILD + put(0) + HOOKS + put(1) + b"ctorch\nFloatStorage\n" + put(2) + b"}("
     head, tail = b"(" + text("storage") + get(2), text("cpu") + b"K\x04tQK\x00K\x04\x85K\x01\x85\x89" + get(1) + b")RtR"
-    parts = (text(f"layers.{i:024}.weight") + get(0) + b"(" + head + text(str(i)) + tail for i in range(100_000))
-    pickle = begin + b"".join(parts) + b"ue."
-    return saved(folder, pickle, *((f"data/{i}", bytes(16)) for i in range(100_000)))
+    parts = (text(f"layers.{i:024}.weight") + get(0) + b"(" + head + text(str(i)) + tail for i in range(count))
+    pickle = begin + b"".join(parts) + b"u" + more + b"e."
+    return saved(folder, pickle, *((f"data/{i}", bytes(16)) for i in range(count)))
+
+
+@case()
+def a_hundred_thousand_honest_tensors(folder: Path) -> Path:
+    return honest(folder, 100_000)
+
+
+@case()
+def everything_near_its_limit(folder: Path) -> Path:
+    return honest(folder, 98_000, b"](" + b"]" * 60_000 + b"q\x03" * 1_400_000 + b"e")
+
+
+@case("holds 104,000 tensors in 104,002 records among 4,", "work")
+def everything_over_the_limit_together(folder: Path) -> Path:
+    return honest(folder, 104_000, b"q\x03" * 1_460_000)
 
 
 @case()
@@ -114,7 +129,7 @@ def records(count: int, name: str = "a/data/{}") -> Iterator[tuple[str, bytes]]:
     yield from ((name.format(number), b"") for number in range(count - 2))
 
 
-@case("is not read: it has 125,001 records in a directory of ", "zip_entries")
+@case("is not read: it has 105,001 records in a directory of ", "zip_entries")
 def too_many_records(folder: Path) -> Path:
     return zip_of(folder / "x.pth", records(LIMITS.zip_entries + 1))
 
@@ -329,7 +344,7 @@ def an_index_of_many_small_shards(folder: Path) -> Path:
     return write(folder / "x.index.json", f'{{"weight_map":{{{items}}}}}'.encode())
 
 
-@case("is not read: it names 120,000 shards", "shards")
+@case("is not read: it names 105,000 shards", "shards")
 def an_index_of_too_many_shards(folder: Path) -> Path:
     items = ",".join(f'"k{i}":"a-{i}.safetensors"' for i in range(LIMITS.tensors))
     return write(folder / "x.index.json", f'{{"weight_map":{{{items}}}}}'.encode())

@@ -1057,14 +1057,14 @@ def test_the_records_of_all_archives_count(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(dcp, "_RECORD", 100_000)
     error = error_of(folder)
     assert (error.code, error.subject) == ("CKPT703", f"{folder}/__0_0.distcp:model.b")
-    assert error.hint == "raise it if you trust the file: --limit pickle_opcodes=40000000"
+    assert error.hint == "raise it if you trust the file: --limit pickle_opcodes=45000000"
     monkeypatch.setattr(dcp, "_RECORD", 200_000)
     reason = "is not read: its archives together cost as much as "
     error = error_of(folder)
     assert (error.code, error.reason[: len(reason)], error.hint) == (
         "CKPT703",
         reason,
-        "raise it if you trust the file: --limit pickle_opcodes=40000000",
+        "raise it if you trust the file: --limit pickle_opcodes=45000000",
     )
 
 

@@ -176,6 +176,10 @@ WRAPPER = b"ctorch._utils\n_rebuild_wrapper_subclass\n(ctorch\nTensor\nctorch\nf
         (QUANTIZED + b"(ctorch\nper_channel_symmetric\n]]K\0t" + END, "is quantized by no known scheme"),
         (QUANTIZED + b"(ctorch\nper_tensor_affine\nNK\0t" + END, "with a scale and a zero point that are no numbers"),
         (QUANTIZED + b"(ctorch\nper_tensor_affine\nK\1\x8a\x09" + bytes(8) + b"\1t" + END, "that are no numbers"),
+        (
+            QUANTIZED + b"(ctorch\nper_tensor_affine\nK\1\x88t" + END,
+            "with a scale and a zero point that are no numbers",
+        ),
         (QUANTIZED + b"(ctorch\nper_channel_affine\n]]K\x02t" + END, "along a dimension that it does not have"),
         (QUANTIZED + b"(ctorch\nper_channel_affine\n]]K\x01t" + END, "with other scales or zero points"),
         (QUANTIZED + b"(ctorch\nper_channel_affine\n))K\x01t" + END, "with other scales or zero points"),
