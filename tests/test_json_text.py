@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptaudit.json_text import to_lines
+from ckptaudit.json_text import pieces, to_lines
 
 TEXTS = st.text(st.characters(), max_size=6)
 VALUES = st.recursive(
@@ -37,3 +37,16 @@ def test_the_layout():
         '{"schema": "x",\n "empty": [],\n "rows": [\n  {"a": 1},\n  {"b": [1, 2]}\n ],\n "names": ["p", "q"]}\n'
     )
     assert to_lines({}) == "{}\n"
+
+
+@given(st.lists(st.dictionaries(TEXTS, VALUES, max_size=2), max_size=250), st.booleans())
+def test_iterators_are_written_as_the_lists_they_stand_for(rows, ascii_only):
+    def data(items):
+        return {"a": 1, "b": {"c": 2, "rows": items, "d": []}}
+
+    written = "".join(pieces(data(iter(rows)), ascii_only=ascii_only))
+    assert written == "".join(pieces(data(rows), ascii_only=ascii_only)) == to_lines(data(rows), ascii_only=ascii_only)
+
+
+def test_delete_has_an_escape():
+    assert to_lines({"a\x7f": "\x7f"}) == '{"a\\u007f": "\\u007f"}\n'

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ckptaudit.cli import streams
 from ckptaudit.cli.streams import terminal_width, wants_colour, write, write_error, write_report
 from ckptaudit.errors import UsageError
 
@@ -132,3 +133,15 @@ class TestWriting:
             "ckptaudit: error: internal error: ValueError: two lines\n"
             "hint: run it again with --debug and report the traceback\n"
         )
+
+
+def test_long_reports_are_written_part_by_part(capsys, monkeypatch):
+    parts = ["a" * 5, "", "b" * 200_000, "é\n", "c" * 65_536, "d"]
+    written = []
+    monkeypatch.setattr(streams, "write_report", written.append)
+    streams.write_pieces(iter(parts))
+    assert "".join(written) == "".join(parts)
+    assert max(map(len, written)) <= 65_536
+    monkeypatch.undo()
+    streams.write_pieces(iter(parts))
+    assert capsys.readouterr().out == "".join(parts)
