@@ -30,7 +30,7 @@ def tar_members(source: ByteSource, limits: Limits) -> dict[str, Member]:
     """
     members: dict[str, Member] = {}
     position = 0
-    pax: dict[str, str] = {}
+    pax: dict[str, str] | None = None
     while True:
         header = _read(source, position, _BLOCK, "a tar header")
         position += _BLOCK
@@ -39,16 +39,18 @@ def tar_members(source: ByteSource, limits: Limits) -> dict[str, Member]:
         size = _number(source, header[124:136])
         _check_sum(source, header)
         name, kind = _name(source, header), header[156:157]
-        if kind == b"x":
+        if kind == b"x" and pax is None:  # of two in a row, one program takes the first, and another the last
             pax = _pax_records(source, position, size, limits)
         elif kind in (b"0", b"\0"):
-            size = _pax_size(source, pax, size)
+            size = _pax_size(source, pax or {}, size)
             if name in members or len(members) == _MAX_MEMBERS:
                 raise _broken(source, f"has two members {name!r}, or more than {_MAX_MEMBERS} of any name")
-            members[name], pax = Member(position, position + size), {}
+            members[name], pax = Member(position, position + size), None
         else:
             raise _broken(source, f"has the member {name!r}, which is no plain file")
         position += -(-size // _BLOCK) * _BLOCK
+    if pax is not None:
+        raise _broken(source, "ends behind a pax header, which describes nothing")
     _check_end(source, position)
     return members
 
@@ -61,8 +63,11 @@ def _read(source: ByteSource, position: int, length: int, what: str) -> bytes:
 
 
 def _number(source: ByteSource, field: bytes) -> int:
-    """Read an octal field; tar's binary form for larger numbers has no place in a torch file."""
-    digits = field.strip(b" \0")
+    """Read an octal field; tar's binary form for larger numbers has no place in a torch file.
+
+    A number that begins with a zero byte is 0 to Python's tarfile, whatever follows.
+    """
+    digits = field.rstrip(b" \0").lstrip(b" ")
     if not digits or not set(digits) <= set(b"01234567"):
         raise _broken(source, "has a tar header with a number that is not octal")
     return int(digits, 8)
@@ -76,7 +81,7 @@ def _check_sum(source: ByteSource, header: bytes) -> None:
 
 def _name(source: ByteSource, header: bytes) -> str:
     name = header[:100].partition(b"\0")[0]
-    prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+    prefix = header[345:500].partition(b"\0")[0]  # whatever the magic says, as tarfile has it
     try:
         text = (prefix + b"/" + name if prefix else name).decode("ascii")
     except UnicodeDecodeError:

@@ -76,7 +76,8 @@ class Archive:
         record = self.stored(name)
         if record.size > self.limits.small_record_bytes:
             self.broken(f"its record {name} has {record.size:,} bytes")
-        return self.source.read(record.offset, record.size).decode("ascii", "replace").strip()
+        # Stripped as bytes, which have fewer blanks than text: what is left is what torch takes for a number.
+        return self.source.read(record.offset, record.size).strip().decode("ascii", "replace")
 
     def content(self, name: str, limit: str) -> bytes:
         """Return the bytes of a record, which may be deflated; more than the limit of that name are refused."""

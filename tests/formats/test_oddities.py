@@ -115,7 +115,7 @@ def test_an_alignment_that_torch_does_not_write(tmp_path: Path, text: bytes) -> 
     assert remark.reason.endswith(", where torch.save writes a power of two")
 
 
-@pytest.mark.parametrize("text", [b"x", b"\xff\xfe", b"9" * 5000])
+@pytest.mark.parametrize("text", [b"x", b"6\x1d", b"\xff\xfe", b"9" * 5000])
 def test_an_alignment_that_torch_does_not_load(tmp_path: Path, text: bytes) -> None:
     path = save({"w": torch.zeros(1)}, tmp_path / "x.pt")
     broken = rezip(path, tmp_path / "y.pt", replace={".storage_alignment": text})

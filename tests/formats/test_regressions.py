@@ -369,7 +369,7 @@ def test_a_zip_inside_of_safetensors_is_refused(tmp_path: Path) -> None:
 # Tars ----------------------------------------------------------------------------------------------------------
 
 
-def tar(path: Path, value: bytes, key: int = 1) -> Path:
+def tar(path: Path, value: bytes, key: int = 1, pax: bool = False) -> Path:
     """Write the tar of torch before 0.2 around an object, with a storage 11 and a tensor on it."""
     held = (
         PROTO
@@ -385,7 +385,7 @@ def tar(path: Path, value: bytes, key: int = 1) -> Path:
     with tarfile.open(path, "w:") as target:
         for name, data in parts.items():
             info = tarfile.TarInfo(name)
-            info.size = len(data)
+            info.size, info.mtime = len(data), 1.5 if pax else 1
             target.addfile(info, io.BytesIO(data))
     return path
 
@@ -396,6 +396,42 @@ def test_every_reference_of_a_tar_is_resolved(tmp_path: Path) -> None:
     assert list(open_checkpoint(whole).manifest) == ["w"]
     with pytest.raises(FormatError, match="refers to '7', which it does not hold"):
         open_checkpoint(tar(tmp_path / "y.tar", b"}(" + text("w") + text("1") + b"Q" + text("7") + b"QNu"))
+
+
+def test_a_number_in_a_tar_that_begins_with_a_zero_byte(tmp_path: Path) -> None:
+    """To tarfile, and so to torch, such a checksum is 0, and the members from there on are not in the archive."""
+    path = tar(tmp_path / "x.tar", b"}" + text("w") + text("1") + b"Qs")
+    data = bytearray(path.read_bytes())
+    last = data.rindex(b"storages\0")
+    data[last + 148 : last + 156] = b"\0" + data[last + 149 : last + 156]
+    path.write_bytes(data)
+    with tarfile.open(path) as archived:
+        assert archived.getnames() == ["pickle", "tensors"]
+    with pytest.raises(FormatError, match="has a tar header with a number that is not octal"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        # The prefix was read behind one magic alone; tarfile reads it behind every one.
+        ({257: b"ustar  \0", 345: b"far"}, "is a tar archive that torch.save did not write, not a checkpoint"),
+        # Of two pax headers before one member, tarfile goes by the sizes of the first, this reader by the second's.
+        ({156: b"x"}, "which is no plain file"),
+    ],
+)
+def test_headers_that_tar_programs_read_differently(fields: dict[int, bytes], reason: str, tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar", b"}" + text("w") + text("1") + b"Qs", pax=True)
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"storages\0")
+    for offset, value in fields.items():
+        data[start + offset : start + offset + len(value)] = value
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    path.write_bytes(data)
+    with pytest.raises(FormatError) as caught:
+        open_checkpoint(path)
+    assert caught.value.reason.endswith(reason)
 
 
 def test_a_tensor_of_a_tar_under_the_key_of_a_storage(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Sizes and checksums are right again afterwards, mostly, so that what was changed
 from __future__ import annotations
 
 import io
+import re
 import sys
 import tarfile
 import zipfile
@@ -162,12 +163,30 @@ def zip_of(records: Records, rng: Random, lies: float = 0.1) -> bytes:
     return archive(*entries, zip64=zip64, end=lie, end64=lie if zip64 and rng.random() < 0.3 else None)
 
 
+_CENTRAL_WIDTHS = (2, 2, 2, 2, 2, 2, 4, 4, 4, 2, 2, 2, 2, 2, 4, 4)  # of the fields behind PK\1\2
+_ODD = (0, 1, 2, 8, 0x10, 0x20, 64, 0x800, 0x808, 0x8000, 2**16 - 1, 2**31, 2**32 - 1)
+
+
+def _lie_in_the_directory(rng: Random, data: bytes) -> bytes:
+    """Change one field of one entry, each as likely as the others."""
+    starts = [match.start() for match in re.finditer(b"PK\x01\x02", data)]
+    if not starts:
+        return mutate_bytes(rng, data)
+    field = rng.randrange(len(_CENTRAL_WIDTHS))
+    at, width = rng.choice(starts) + 4 + sum(_CENTRAL_WIDTHS[:field]), _CENTRAL_WIDTHS[field]
+    old = int.from_bytes(data[at : at + width], "little")
+    new = rng.choice((*_ODD, old + 1, old - 1, old ^ (1 << rng.randrange(8 * width)))) % 256**width
+    return data[:at] + new.to_bytes(width, "little") + data[at + width :]
+
+
 def mutate_zip(rng: Random, data: bytes, others: list[bytes]) -> bytes:
     """Change an archive: what a record holds, mostly."""
     records = unzip(data)
     drawn = rng.random()
-    if not records or drawn < 0.08:
+    if not records or drawn < 0.06:
         return mutate_bytes(rng, data, rng.choice(others) if others else b"")
+    if drawn < 0.12:
+        return _lie_in_the_directory(rng, data)
     donors = [found for found in map(unzip, rng.sample(others, min(1, len(others)))) if found]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         if drawn < 0.25:
@@ -257,6 +276,43 @@ def tar_of(records: Records, rng: Random) -> bytes:
     return target.getvalue()
 
 
+_TAR_FIELDS = {
+    0: (b"storages\0", b"tensors\0", b"pickle\0", b"././@PaxHeader\0", b"\0", b"storages/\0", b"\xff"),
+    124: (
+        b"%011o\0" % 0,
+        b"%011o\0" % 512,
+        b"%011o\0" % 2**32,
+        b"\0%010o\0" % 512,
+        b" %o \0" % 88,
+        b"\x80",
+        b"0o1",
+        b"-1",
+    ),
+    156: (b"x", b"x", b"0", b"\0", b"g", b"L", b"K", b"1", b"2", b"5", b"7", b"S"),
+    257: (b"ustar\x0000", b"ustar  \0", b"\0" * 8),
+    345: (b"far\0", b"\0", b"1" * 12),
+}
+
+
+def _lie_in_a_header(rng: Random, data: bytes) -> bytes:
+    """Change fields of one header of a tar, or which blocks there are; checksums are right again, mostly."""
+    starts = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+    if not starts:
+        return mutate_bytes(rng, data)
+    at = rng.choice(starts)
+    if rng.random() < 0.2:
+        there = rng.choice(starts)
+        return data[:at] + data[there : there + rng.choice((512, 1024, 1536))] + data[at:]
+    block = bytearray(data[at : at + 512])
+    for _ in range(rng.choice((1, 1, 2))):
+        offset = rng.choice(sorted(_TAR_FIELDS))
+        value = rng.choice(_TAR_FIELDS[offset])
+        block[offset : offset + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = rng.choice((b"%06o\0 ", b"%06o\0 ", b"%07o\0", b" %06o\0", b"\0%06o\0")) % sum(block)
+    return data[:at] + bytes(block) + data[at + 512 :]
+
+
 def mutate_tar(rng: Random, data: bytes, others: list[bytes]) -> bytes:
     """Change a tar: what a member holds, mostly."""
     records = untar(data)
@@ -264,7 +320,9 @@ def mutate_tar(rng: Random, data: bytes, others: list[bytes]) -> bytes:
     if not records or drawn < 0.1:
         return mutate_bytes(rng, data, rng.choice(others) if others else b"")
     donors = [found for found in map(untar, rng.sample(others, min(1, len(others)))) if found]
-    if drawn < 0.2:
+    if drawn < 0.25:
+        return _lie_in_a_header(rng, data)
+    if drawn < 0.35:
         records = _structure(rng, records, donors) or [("pickle", b"")]
     else:
         at = rng.randrange(len(records))

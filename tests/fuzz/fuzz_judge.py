@@ -258,6 +258,7 @@ def documented(checkpoint: Checkpoint, message: str) -> str:
 # version of Python or torch.
 _REASONS = {
     "Unsupported operand": "a pickle protocol other than 2",
+    "Only Pickle protocol 2 is supported": "a pickle protocol other than 2",
     "codec can't decode byte": "text of Python 2 in another encoding than UTF-8",
     "UntypedStorage' has no attribute 'dtype'": "a dtype that torch writes to the old stream, and cannot read there",
     "is not satisfied": "indices of a sparse tensor",

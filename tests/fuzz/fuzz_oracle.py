@@ -256,7 +256,7 @@ def plain(value: object, depth: int = 40) -> object:
     if type(value) in (list, tuple):
         return (type(value).__name__, [plain(item, depth - 1) for item in value])  # type: ignore[attr-defined]
     if isinstance(value, set):
-        return ("set", sorted(repr(plain(item, depth - 1)) for item in value))
+        return ("set", sorted({repr(plain(item, depth - 1)) for item in value}))
     return ("other", type(value).__name__)
 
 
