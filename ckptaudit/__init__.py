@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audit import diff
+    from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
     from .keys import KeyPattern
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Checkpoint": "formats",
     "CkptauditError": "errors",
+    "Conversion": "conversion",
     "FormatError": "errors",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
@@ -28,6 +30,7 @@ _HOMES = {
     "ScanReport": "scanning",
     "TensorSpec": "manifest",
     "UsageError": "errors",
+    "convert": "conversion",
     "diff": "audit",
     "open_checkpoint": "formats",
     "scan": "scanning",
@@ -36,6 +39,7 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CkptauditError",
+    "Conversion",
     "FormatError",
     "KeyMapping",
     "KeyPattern",
@@ -45,6 +49,7 @@ __all__ = [
     "ScanReport",
     "TensorSpec",
     "UsageError",
+    "convert",
     "diff",
     "open_checkpoint",
     "scan",

@@ -21,6 +21,7 @@ _MAIN = """examples:
   ckptaudit diff model.py resnet50.pth    does this file load into that model?
   ckptaudit inspect resnet50.pth          what is in this file?
   ckptaudit scan weights/                 may these files be loaded?
+  ckptaudit convert x.pth x.safetensors   as fast as a copy, and verified
   ckptaudit explain CKPT201               what does this finding mean?
 """
 _DIFF = """examples:
@@ -46,6 +47,17 @@ exit status: 0 every file is safe, 1 one is unsafe or malformed, 2 one could not
 _INSPECT = """examples:
   ckptaudit inspect resnet50.pth
   ckptaudit inspect 'last.ckpt#optimizer' --format json
+"""
+_CONVERT = """examples:
+  ckptaudit convert resnet50.pth resnet50.safetensors
+  ckptaudit convert 'last.ckpt#state_dict' weights/ --shard-size 5GB
+  ckptaudit convert model.safetensors half.pth --dtype float16
+  ckptaudit convert old.pth new.safetensors --map 'module.* -> *' --dry-run
+
+The name of OUT says the format: .safetensors; .safetensors.index.json or a
+folder, for shards; .pth, .pt, .bin or .ckpt for that of torch.save.
+exit status: 0 it is written, and is the same as its source, bit for bit
+             2 nothing was written; what was there before still is
 """
 _MANIFEST = """examples:
   ckptaudit manifest write model.py:Net -o net.manifest.json
@@ -98,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_diff(commands)
     _add_inspect(commands)
     _add_scan(commands)
+    _add_convert(commands)
     _add_manifest(commands)
     _add_explain(commands)
     return parser
@@ -129,10 +142,7 @@ def _add_diff(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model, a manifest, or a checkpoint")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a manifest")
     parser.add_argument("--contract", choices=CONTRACTS, default="strict", help="what has to hold; default: strict")
-    parser.add_argument(
-        "--map", dest="rules", action=_Rule, metavar="RULE", help="'FROM -> TO' or FILE.toml, applied first; repeatable"
-    )
-    parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
+    _add_rules(parser)
     _add_arguments(parser)
     parser.add_argument(
         "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
@@ -162,6 +172,29 @@ def _add_scan(commands: Any) -> None:
         "--exclude", action="append", default=[], metavar="PATTERN", help="pass over such names in folders; repeatable"
     )
     _add_limits(parser)
+
+
+def _add_convert(commands: Any) -> None:
+    summary = "convert a checkpoint to safetensors, shards of it, or .pth; verified, whole or not at all"
+    parser = _add(commands, "convert", summary, _CONVERT, ("table", "json"), status="")
+    parser.add_argument("source", metavar="IN", help="a checkpoint; FILE#PATH for a state dict inside it")
+    parser.add_argument("destination", metavar="OUT", help="the file or folder to write, replaced in one step")
+    _add_rules(parser)
+    parser.add_argument(
+        "--dtype", metavar="DTYPE", help="cast floats (or integers) to it; what does not fit is an error"
+    )
+    parser.add_argument("--shard-size", metavar="SIZE", help="write shards of at most 5GB, 512MiB, ...")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not read the result back")
+    parser.add_argument("--drop-non-tensors", action="store_true", help="leave out what is no tensor")
+    _add_limits(parser)
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--map", dest="rules", action=_Rule, metavar="RULE", help="'FROM -> TO' or FILE.toml, applied first; repeatable"
+    )
+    parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

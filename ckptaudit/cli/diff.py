@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..audit import diff
 from ..errors import CkptauditError, FormatError, UsageError
@@ -13,11 +12,8 @@ from ..report import FORMATS, render
 from ..textfile import refuse_input, write_text
 from ..words import shell_word
 from .limits import parse_limits
+from .mapping import parse_mapping
 from .streams import terminal_width, write_report
-
-if TYPE_CHECKING:
-    from ..mapping.mapping import KeyMapping
-    from ..mapping.rules import Rule
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
             options.model,
             options.checkpoint,
             contract=options.contract,
-            mapping=_mapping(options.rules or ()),
+            mapping=parse_mapping(options.rules or ()),
             arguments=options.arg,
             limits=limits,
         )
@@ -50,26 +46,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _status(report: Report, exit_zero: bool) -> int:
     return 0 if exit_zero and report.verdict == "broken" else report.exit_status
-
-
-def _mapping(rules: Sequence[tuple[str, str]]) -> KeyMapping | None:
-    """Read --map, a line or a TOML file, and --drop in their order; an error names the option as it was written."""
-    if not rules:
-        return None
-    from ..keys import KeyPattern
-    from ..mapping.mapping import KeyMapping, is_toml_path
-    from ..mapping.rules import Drop, parse_rule
-
-    parsed: list[Rule] = []
-    for option, text in rules:
-        if option == "--map" and is_toml_path(text):
-            parsed += KeyMapping.load(text).rules
-            continue
-        try:
-            parsed.append(Drop(KeyPattern.parse(text)) if option == "--drop" else parse_rule(text))
-        except UsageError as error:
-            raise UsageError(f"{option} {shell_word(text)}", error.reason, error.hint) from None
-    return KeyMapping(tuple(parsed))
 
 
 def _output(text: str) -> tuple[str, str]:

@@ -24,13 +24,18 @@ _SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS, allow_refused: bool = False
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    allow_refused: bool = False,
+    with_payload: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint file, an index of shards, or the folder that holds one.
 
     ``FILE#inner.path`` picks one state dict inside the file; a file whose own name contains ``#`` comes
     first. What the file is, its content tells. ``allow_refused`` reads on where a pickle names globals
-    that are refused. Raises UsageError where there is no such file, FormatError where it is no checkpoint.
+    that are refused; ``with_payload`` keeps what lies beside the tensors within reach. Raises UsageError where there
+    is no such file, FormatError where it is no checkpoint.
     """
     name, wanted = _split(os.fspath(path))
     if os.path.isdir(name):
@@ -44,6 +49,8 @@ def open_checkpoint(
         for part in (checkpoint, *checkpoint.parts):
             if part.source is not None:
                 part.source.check_unchanged()
+        if not with_payload:
+            checkpoint = replace(checkpoint, read_payload=None)  # it holds on to all that a pickle built
         return _with_remarks(checkpoint)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import FormatError, UsageError
@@ -136,6 +136,12 @@ class ByteSource:
             reason = "was written to while it was read, so that what was read may be no longer there"
             raise FormatError(self.path, reason, "read it again once it is written", code="CKPT703")
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The device and the number of the file: equal where two names lead to one file."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
     def data_from(self, offset: int) -> int:
         """Return where the first byte at or behind ``offset`` lies that the file system holds and has not left out.
 
@@ -176,6 +182,11 @@ class Section(ByteSource):
         if offset < 0 or offset + len(buffer) > self.size:
             raise self._ends_early(offset, len(buffer))
         self._whole.read_into(self._start + offset, buffer)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """That of the whole file."""
+        return self._whole.identity
 
     def check_unchanged(self) -> None:
         """Check the whole file."""
@@ -273,6 +284,23 @@ class Remark:
 
 
 @dataclass(frozen=True)
+class Payload:
+    """``entries`` are the values in the state dict that are no tensors, by key; ``around`` is what it lies in.
+
+    Both are JSON, as formats/payload.py writes it. ``around`` is None where the file is the state dict. ``metadata``
+    are the texts that its user gave a safetensors file. ``unfit`` maps the path of what JSON cannot hold to the name of
+    its type; it is in neither of the others.
+    ``places`` says where the entries are among all keys of the state dict.
+    """
+
+    entries: Mapping[str, Any] = field(default_factory=dict)
+    around: Any = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """An open checkpoint file: what it holds, without its values.
 
@@ -281,7 +309,8 @@ class Checkpoint:
     for people (``{"byteorder": "little"}``). ``siblings`` names what lies beside the chosen state dict, with its type.
     ``choice`` is the state dict to use, or the error that says why none could be chosen. ``remarks`` are what
     its reader found odd. ``source`` is the file itself and ``records`` the records of a zip archive; ``parts`` are
-    the shards of an index and the items of a distributed checkpoint, each a checkpoint of its own.
+    the shards of an index and the items of a distributed checkpoint, each a checkpoint of its own. ``read_payload``
+    gives what lies beside the tensors of the choice, where that was asked for and the format can have it.
     """
 
     path: str
@@ -297,6 +326,7 @@ class Checkpoint:
     source: ByteSource | None = None
     records: Mapping[str, Record] = field(default_factory=dict)
     parts: tuple[Checkpoint, ...] = ()
+    read_payload: Callable[[], Payload] | None = None
 
     @property
     def manifest(self) -> Manifest:

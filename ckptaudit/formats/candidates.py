@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NoReturn
 
 from ..errors import FormatError
@@ -28,6 +28,7 @@ class Found:
     _around: dict[str, _Level | None]
     _limits: Limits
     remarks: tuple[Remark, ...] = ()
+    nodes: Mapping[str, object] = field(default_factory=dict)  # of the candidates, by path
 
     def siblings(self, candidate: Candidate | None, subject: str = "") -> dict[str, str]:
         """Return path -> type of what lies beside a candidate, on every level above it.
@@ -36,7 +37,7 @@ class Found:
         """
         budget = PathBudget(subject, self._limits)
         beside: dict[str, str] = {}
-        for path, node, below in self._levels(candidate):
+        for path, node, below in self.levels(candidate):
             for key, value in pairs_of(node) or ():
                 beyond = join(path, component(key))
                 budget.spend(1, len(beyond))
@@ -44,7 +45,7 @@ class Found:
                     beside[beyond] = type_name(value)
         return beside
 
-    def _levels(self, candidate: Candidate | None) -> list[tuple[str, object, str | None]]:
+    def levels(self, candidate: Candidate | None) -> list[tuple[str, object, str | None]]:
         """Return the containers above a candidate, outermost first: path, node, and the path on to the candidate."""
         if candidate is None:
             return [("", self.root, None)]
@@ -114,6 +115,7 @@ class _Walk:
         self.drafts: list[_Draft] = []
         self.nameless: list[str] = []
         self.around: dict[str, _Level | None] = {}
+        self.nodes: dict[str, object] = {}
         self.repeats: dict[str, int] = {}
 
     def find(self, root: object) -> Found:
@@ -127,7 +129,7 @@ class _Walk:
                 self.budget.step(path, level.depth + 1)
                 self.reach(step[1], path, level.sink)
         if self.loose.tensors and all(draft.kind == "optimizer" for draft in self.drafts):
-            self.register(self.loose)
+            self.register(self.loose, root)
         reason = "holds tensors under keys that are neither text nor numbers, in {}"
         remarks = [about("CKPT706", reason, "mapping", self.nameless)]
         return Found(
@@ -136,6 +138,7 @@ class _Walk:
             self.around,
             self.limits,
             tuple(remarks if self.nameless else ()),
+            self.nodes,
         )
 
     # -- containers, each walked once, and the paths to them ------------------------------------------------
@@ -176,7 +179,7 @@ class _Walk:
         if not is_mapping(node) and is_module(node):
             assert isinstance(node, Call)
             self.seen[id(level.held)] = 1
-            self.register(_Draft(path, "module", tensors=assemble(node, self.rebuilder, budget=self.budget)))
+            self.register(_Draft(path, "module", tensors=assemble(node, self.rebuilder, budget=self.budget)), node)
             self.count(1)
             return
         below: Iterable[tuple[object, object]] = children(node)
@@ -184,9 +187,9 @@ class _Walk:
             pairs = list(below)
             if is_optimizer(pairs):
                 level.sink = _Draft(path, "optimizer")
-                self.register(level.sink)
+                self.register(level.sink, node)
             elif (draft := self.state_dict(node, pairs, path)) is not None:
-                self.register(draft)
+                self.register(draft, node)
                 level.paths += len(draft.tensors)
                 pairs = [(key, value) for key, value in pairs if key not in draft.tensors]
             below = pairs
@@ -196,9 +199,10 @@ class _Walk:
 
     # -- candidates -------------------------------------------------------------------------------------------
 
-    def register(self, draft: _Draft) -> None:
+    def register(self, draft: _Draft, node: object) -> None:
         draft.path = unique(draft.path, self.around, self.repeats)
         self.around[draft.path] = self.level
+        self.nodes[draft.path] = node
         self.drafts.append(draft)
         if len(self.drafts) > self.limits.candidates:
             self.budget.exceeded(f"more than {self.limits.candidates:,} state dicts", "candidates")

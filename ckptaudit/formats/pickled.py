@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from ..errors import FormatError
 from ..manifest import TensorSpec
 from ..records import dataclass, field
-from .base import ByteSource, Checkpoint, Global, Limits, RawTensor, Record, Remark, over_limit
+from .base import ByteSource, Candidate, Checkpoint, Global, Limits, Payload, RawTensor, Record, Remark, over_limit
 from .candidates import Found, find_candidates
 from .choice import choose
 from .globals import broken_with
@@ -68,7 +69,14 @@ def describe(source: ByteSource, pickled: Pickled, *, wanted: str, limits: Limit
         remarks=(*pickled.remarks, *found.remarks),
         source=source,
         records=pickled.records,
+        read_payload=None if isinstance(choice, FormatError) else partial(_payload, found, choice),
     )
+
+
+def _payload(found: Found, choice: Candidate) -> Payload:
+    from .payload import payload_of
+
+    return payload_of(found, choice)
 
 
 def _check_work(subject: str, pickled: Pickled, limits: Limits) -> None:

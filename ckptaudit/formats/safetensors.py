@@ -13,9 +13,10 @@ from math import prod
 from typing import Any, TypeGuard
 
 from ..errors import FormatError
-from ..manifest import Manifest, TensorSpec
+from ..manifest import TensorSpec
 from .base import ByteSource, Candidate, Checkpoint, Limits, RawTensor, over_limit
 from .choice import choose
+from .noted import METADATA, noted_in
 from .oddities import large_metadata
 from .strict_json import RepeatedKey, strict_object, tokens_of
 
@@ -55,6 +56,8 @@ _DTYPES: dict[str, tuple[str | None, int]] = {  # name in the file: torch's name
     "U64": ("uint64", 64),
 }
 
+NAMES = {name: written for written, (name, _) in _DTYPES.items() if name is not None}  # torch's name: that in the file
+
 
 class _Entry:
     """One tensor of the header: names as in the file, ``begin`` and ``end`` in bytes after the header."""
@@ -71,9 +74,10 @@ class _Entry:
 def read_safetensors(source: ByteSource, *, wanted: str, limits: Limits) -> Checkpoint:
     """Read the header of a safetensors file.
 
-    Keys keep the header's order. Every tensor has a storage of its own: the format has no ties. A tensor of
-    a dtype that torch lacks (F6) is an entry of the manifest, by its name in the file. Raises FormatError:
-    CKPT001 where the file ends early, CKPT003 where the header breaks the format.
+    Keys keep the header's order. Every tensor has a storage of its own, as the format has no ties; those that
+    ``ckptaudit convert`` has noted in the metadata are restored. A tensor of a dtype that torch lacks (F6) is an
+    entry of the manifest, by its name in the file. Raises FormatError: CKPT001 where the file ends early, CKPT003 where
+    the header breaks the format, or its notes are broken.
     """
     header, start = _read_header(source, limits)
     if len(header) > limits.tensors:
@@ -97,7 +101,8 @@ def read_safetensors(source: ByteSource, *, wanted: str, limits: Limits) -> Chec
         else:
             raw[key] = RawTensor(spec, source, start + entry.begin, entry.end - entry.begin)
     _check_ranges(source, start, ranges)
-    manifest = Manifest({key: tensor.spec for key, tensor in raw.items()}, entries, source=source.path)
+    noted = noted_in(source.path, details, raw, limits)
+    manifest = noted.manifest({key: tensor.spec for key, tensor in raw.items()}, entries, source.path)
     only = Candidate("", "state_dict", manifest)
     choice = choose((only,), wanted=wanted, subject=source.path)
     size = source.size
@@ -107,10 +112,11 @@ def read_safetensors(source: ByteSource, *, wanted: str, limits: Limits) -> Chec
         size,
         (only,),
         choice,
-        {"": raw},
-        details=details,
+        {"": noted.raw},
+        details=noted.details(details),
         remarks=tuple(large_metadata(details)),
         source=source,
+        read_payload=lambda: noted.payload,
     )
 
 
@@ -202,7 +208,7 @@ def _metadata(path: str, value: object) -> dict[str, str]:
     for key, text in value.items():
         if not (isinstance(text, str) and _encodes(key) and _encodes(text)):
             raise _invalid(path, f"has the metadata {key[:_SHOWN]!r}, which are no text")
-    return {f"metadata.{key}": text for key, text in value.items()}
+    return {f"{METADATA}{key}": text for key, text in value.items()}
 
 
 def _entry(path: str, key: str, value: object, limits: Limits) -> _Entry:

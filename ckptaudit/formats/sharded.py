@@ -16,6 +16,7 @@ from ..records import replace
 from .base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor, Remark, over_limit
 from .choice import choose
 from .identify import identify
+from .noted import METADATA, NAME, Noted, noted_in
 from .strict_json import RepeatedKey, strict_object, tokens_of
 
 ReadShard = Callable[[ByteSource, str, Limits, bool], Checkpoint]
@@ -41,7 +42,8 @@ def read_sharded(
     where the index and a shard disagree on the keys, CKPT503 where two shards have one key, CKPT001 for an index
     that is none.
     """
-    weight_map, stated = _read_index(source, limits)
+    whole_limits = limits
+    weight_map, metadata = _read_index(source, limits)
     names = list(dict.fromkeys(weight_map.values()))
     whole, parts = _kinds(source.path, names)
     if len(names) > limits.shards:
@@ -53,10 +55,12 @@ def read_sharded(
         if kind not in parts:
             reason = f"names the shard {name!r}, which is a {kind} file in an index of {whole.partition('-')[2]}"
             raise FormatError(source.path, f"{reason} files", _AGAIN, code="CKPT502")
-        shards[name] = read_shard(shard, "", limits, allow_refused)
+        shards[name] = replace(read_shard(shard, "", limits, allow_refused), read_payload=None)
         limits = _left(limits, shards[name])
     _check_keys(source.path, weight_map, shards)
-    return _merged(source, whole, weight_map, shards, stated, wanted)
+    merged = _merged_raw(weight_map, shards)
+    noted = noted_in(source.path, _metadata(metadata, shards), merged, whole_limits)
+    return _merged(source, whole, weight_map, shards, noted, metadata.get("total_size"), wanted)
 
 
 def _left(limits: Limits, shard: Checkpoint) -> Limits:
@@ -72,8 +76,8 @@ def _left(limits: Limits, shard: Checkpoint) -> Limits:
     )
 
 
-def _read_index(source: ByteSource, limits: Limits) -> tuple[dict[str, str], object]:
-    """Return the weight map, and the total size the index states (None: it states none)."""
+def _read_index(source: ByteSource, limits: Limits) -> tuple[dict[str, str], dict[str, object]]:
+    """Return the weight map, and what the index says about the whole."""
     data = source.read(0, source.size)
     if tokens_of(data) > limits.json_tokens:
         reason = f"is not read: it has more than {limits.json_tokens:,} JSON tokens"
@@ -96,10 +100,10 @@ def _read_index(source: ByteSource, limits: Limits) -> tuple[dict[str, str], obj
     if len(longest) > limits.key_bytes:
         raise over_limit(source.path, f"names a key of {len(longest):,} characters", "key_bytes", limits, len(longest))
     metadata = index.get("metadata")
-    stated = metadata.get("total_size") if isinstance(metadata, dict) else metadata
-    if isinstance(stated, RepeatedKey):
-        raise FormatError(source.path, f"names {stated.key!r} twice", _AGAIN, code="CKPT502")
-    return weight_map, stated if isinstance(metadata, dict) else None
+    repeated = metadata.get("total_size") if isinstance(metadata, dict) else metadata
+    if isinstance(repeated, RepeatedKey):
+        raise FormatError(source.path, f"names {repeated.key!r} twice", _AGAIN, code="CKPT502")
+    return weight_map, metadata if isinstance(metadata, dict) else {}
 
 
 def _kinds(path: str, names: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -169,31 +173,54 @@ def _listed(keys: list[str]) -> str:
     return f"{keys[0]!r}{rest}"
 
 
+def _merged_raw(weight_map: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> dict[str, RawTensor]:
+    """Return where the tensors lie, in the order of the index; storages of two shards are never one."""
+    raw: dict[str, RawTensor] = {}
+    for key, name in weight_map.items():
+        shard = shards[name]
+        if key in shard.raw[shard.chosen.path]:
+            tensor = shard.tensor(key)
+            raw[key] = replace(tensor, spec=_spec_of_whole(tensor.spec, name))
+    return raw
+
+
+def _spec_of_whole(spec: TensorSpec, shard: str) -> TensorSpec:
+    return replace(spec, storage=f"{shard}:{spec.storage}" if spec.storage is not None else None)
+
+
+def _metadata(metadata: Mapping[str, object], shards: Mapping[str, Checkpoint]) -> dict[str, str]:
+    """Return the texts that all shards have in their headers, and the notes of the index."""
+    texts = {
+        name: text
+        for shard in shards.values()
+        for name, text in shard.details.items()
+        if name.startswith(METADATA) and all(other.details.get(name) == text for other in shards.values())
+    }
+    notes = metadata.get(NAME)
+    return {**texts, f"{METADATA}{NAME}": notes} if isinstance(notes, str) else texts
+
+
 def _merged(
     source: ByteSource,
     whole: str,
     weight_map: Mapping[str, str],
     shards: Mapping[str, Checkpoint],
+    noted: Noted,
     stated: object,
     wanted: str,
 ) -> Checkpoint:
-    tensors: dict[str, TensorSpec] = {}
-    raw: dict[str, RawTensor] = {}
     entries: dict[str, str] = {}
+    tensors: dict[str, TensorSpec] = {}
     for key, name in weight_map.items():
         shard = shards[name]
         if key in shard.manifest.entries:
             entries[key] = shard.manifest.entries[key]
-            continue
-        spec = shard.manifest[key]
-        storage = f"{name}:{spec.storage}" if spec.storage is not None else None
-        tensors[key] = replace(spec, storage=storage)
-        if key in shard.raw[shard.chosen.path]:
-            raw[key] = replace(shard.tensor(key), spec=tensors[key])
+        else:
+            tensors[key] = _spec_of_whole(shard.manifest[key], name)
     versions = {
         module: version for shard in shards.values() for module, version in (shard.manifest.versions or {}).items()
     }
-    manifest = Manifest(tensors, entries, versions or None, source=source.path)
+    manifest = replace(noted, versions=noted.versions or versions or None).manifest(tensors, entries, source.path)
     only = Candidate("", "state_dict", manifest)
     return Checkpoint(
         source.path,
@@ -201,12 +228,13 @@ def _merged(
         sum(shard.size for shard in shards.values()),
         (only,),
         choose((only,), wanted=wanted, subject=source.path),
-        {"": raw},
+        {"": noted.raw},
         tuple(_globals(shards)),
-        details=_details(len(shards), stated, manifest.nbytes),
+        details=noted.details(_details(len(shards), stated, manifest.nbytes)),
         remarks=(*_of_shards(shards), *_size_remarks(stated, manifest)),
         source=source,
         parts=tuple(shards.values()),
+        read_payload=lambda: noted.payload,
     )
 
 

@@ -1,0 +1,178 @@
+"""New files, whole or not there: written beside their name, flushed to the disk, and moved into place at the end.
+
+The one place that writes what is not text. A process that is killed leaves the old file under the name, and at most a
+hidden ``.NAME.*.tmp`` beside it, which the next write of the same name removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from .errors import UsageError
+from .words import binary_size
+
+BUFFER = 1 << 20  # bytes; larger buffers were slower, and this many keep every write on a page boundary
+_SUFFIX = ".tmp"
+_LONGEST = 200  # bytes of a name that are kept, so that the temporary name is no longer than names may be
+
+
+class NewFile:
+    """A file of a known size that is written from its beginning to its end. Raises UsageError where that fails.
+
+    Fill what ``room`` returns and say so by ``filled``, or hand bytes to ``write``; then ``finish`` and ``publish``.
+    In a ``with`` block, whatever was not published is gone at its end.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path = path
+        self._target = os.path.realpath(path)
+        folder, name = os.path.split(self._target)
+        self._folder = folder or "."
+        self._prefix = f".{os.fsdecode(os.fsencode(name)[-_LONGEST:])}."
+        self.temporary = os.path.join(self._folder, f"{self._prefix}{os.urandom(4).hex()}{_SUFFIX}")
+        self._size = size
+        self._buffer = memoryview(bytearray(min(BUFFER, max(size, 1))))
+        self._held = 0
+        self._written = 0
+        self._fd = -1
+        with self._failing():
+            self._open()
+
+    def _open(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self._target)
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(self.path, "is not a regular file and is not replaced by one", "name another file")
+            if not os.access(self._target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _sweep(self._folder, self._prefix)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        self._fd = os.open(self.temporary, flags, 0o666)
+        try:
+            _lock(self._fd)
+            self._reserve()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _reserve(self) -> None:
+        """Ask for all of the space first: a disk that is too full says so before anything is written."""
+        if self._size and hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._fd, 0, self._size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+
+    def room(self, wanted: int) -> memoryview:
+        """Return where the next bytes go, at least one and at most ``wanted`` of them."""
+        if self._held == len(self._buffer):
+            self._flush()
+        return self._buffer[self._held : self._held + wanted]
+
+    def filled(self, count: int) -> None:
+        """Take over that many bytes of what ``room`` returned."""
+        self._held += count
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes."""
+        rest = memoryview(data)
+        while rest:
+            room = self.room(len(rest))
+            room[:] = rest[: len(room)]
+            self.filled(len(room))
+            rest = rest[len(room) :]
+
+    def _flush(self) -> None:
+        rest = self._buffer[: self._held]
+        with self._failing():
+            while rest:
+                count = os.pwrite(self._fd, rest, self._written)
+                self._written += count
+                rest = rest[count:]
+        self._held = 0
+
+    def finish(self) -> None:
+        """Bring every byte to the disk."""
+        self._flush()
+        assert self._written == self._size, f"{self._written:,} bytes instead of {self._size:,}"
+        with self._failing():
+            os.fsync(self._fd)
+
+    def publish(self) -> None:
+        """Move the file to its name, in one step, and bring that to the disk too."""
+        with self._failing():
+            os.replace(self.temporary, self._target)
+            self._close()
+            _flush_folder(self._folder)
+
+    def discard(self) -> None:
+        """Remove what was not published."""
+        if self._fd >= 0:
+            self._close()
+            with contextlib.suppress(OSError):
+                os.unlink(self.temporary)
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            hint = None
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                hint = f"it needs {binary_size(self._size)}; make room, or name a file on another disk"
+            raise UsageError(self.path, f"cannot be written: {error.strerror}", hint) from None
+
+
+def remove(path: str) -> None:
+    """Remove a file that nothing refers to any more; it may be gone already."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _sweep(folder: str, prefix: str) -> None:
+    """Remove what earlier writes of the same name left behind when they were killed; living ones hold a lock."""
+    for name in os.listdir(folder):
+        middle = name.removeprefix(prefix).removesuffix(_SUFFIX)
+        if not (name.startswith(prefix) and name.endswith(_SUFFIX) and len(middle) == 8):
+            continue
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                _lock(fd)
+                os.unlink(path)
+            finally:
+                os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Lock a file for as long as it is open. Raises OSError where another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where an open file cannot be removed anyway
+        return
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flush_folder(folder: str) -> None:
+    with contextlib.suppress(OSError):  # not every file system lets a folder be opened, or flushed
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
