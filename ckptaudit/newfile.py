@@ -10,12 +10,17 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from .errors import UsageError
 from .words import binary_size
 
+if TYPE_CHECKING:
+    from threading import Thread
+
 BUFFER = 1 << 20  # bytes; larger buffers were slower, and this many keep every write on a page boundary
+_PORTION = 64 << 20  # bytes after which the disk is set to work, while the rest is still written
 _SUFFIX = ".tmp"
 _LONGEST = 200  # bytes of a name that are kept, so that the temporary name is no longer than names may be
 
@@ -24,7 +29,8 @@ class NewFile:
     """A file of a known size that is written from its beginning to its end. Raises UsageError where that fails.
 
     Fill what ``room`` returns and say so by ``filled``, or hand bytes to ``write``; then ``finish`` and ``publish``.
-    In a ``with`` block, whatever was not published is gone at its end.
+    The disk works in the background: after ``finish`` the file may be read under its ``temporary`` name, and
+    ``publish`` waits. In a ``with`` block, whatever was not published is gone at its end.
     """
 
     def __init__(self, path: str, size: int) -> None:
@@ -38,6 +44,9 @@ class NewFile:
         self._buffer = memoryview(bytearray(min(BUFFER, max(size, 1))))
         self._held = 0
         self._written = 0
+        self._unsynced = 0
+        self._sync: Thread | None = None
+        self._error: OSError | None = None
         self._fd = -1
         with self._failing():
             self._open()
@@ -47,7 +56,7 @@ class NewFile:
             status = os.stat(self._target)
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(self.path, "is not a regular file and is not replaced by one", "name another file")
-            if not os.access(self._target, os.W_OK):
+            if os.access(self._folder, os.W_OK) and not os.access(self._target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         _sweep(self._folder, self._prefix)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
@@ -93,19 +102,45 @@ class NewFile:
             while rest:
                 count = os.pwrite(self._fd, rest, self._written)
                 self._written += count
+                self._unsynced += count
                 rest = rest[count:]
         self._held = 0
+        if self._unsynced >= _PORTION and (self._sync is None or not self._sync.is_alive()):
+            self._unsynced = 0
+            self._start(os.fdatasync if hasattr(os, "fdatasync") else os.fsync)
 
     def finish(self) -> None:
-        """Bring every byte to the disk."""
+        """Write the last bytes, and begin to bring all that is left to the disk."""
         self._flush()
         assert self._written == self._size, f"{self._written:,} bytes instead of {self._size:,}"
-        with self._failing():
-            os.fsync(self._fd)
+        self._start(os.fsync)
+
+    def _start(self, synchronise: Callable[[int], None]) -> None:
+        """Let the disk work while this process goes on; what fails is raised by ``publish``."""
+        from threading import Thread
+
+        self._wait()
+
+        def work() -> None:
+            try:
+                synchronise(self._fd)
+            except OSError as error:
+                self._error = self._error or error
+
+        self._sync = Thread(target=work)
+        self._sync.start()
+
+    def _wait(self) -> None:
+        if self._sync is not None:
+            self._sync.join()
+            self._sync = None
 
     def publish(self) -> None:
-        """Move the file to its name, in one step, and bring that to the disk too."""
+        """Wait for the disk, move the file to its name, in one step, and bring that to the disk too."""
+        self._wait()
         with self._failing():
+            if self._error is not None:
+                raise self._error
             os.replace(self.temporary, self._target)
             self._close()
             _flush_folder(self._folder)
@@ -113,6 +148,7 @@ class NewFile:
     def discard(self) -> None:
         """Remove what was not published."""
         if self._fd >= 0:
+            self._wait()
             self._close()
             with contextlib.suppress(OSError):
                 os.unlink(self.temporary)

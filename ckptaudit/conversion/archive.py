@@ -9,11 +9,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
 from ..newfile import NewFile
 from ..records import dataclass
-from .content import Content
+from .content import Content, of_bytes
 
 ALIGNMENT = 64
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -108,10 +107,10 @@ class Archive:
         self._end = member.end
 
     def _identity(self) -> list[bytearray]:
-        """Return what tells archives of other content from this one; torch takes any forty digits."""
-        told = "".join(f"{member.name} {member.crc} {member.content.size}\n" for member in self.members[:-1])
-        number = int.from_bytes(sha256(told.encode()).digest(), "big") % 10**_IDENTITY
-        return [bytearray(f"{number:0{_IDENTITY}d}".encode())]
+        """Return twenty digits for the names of the records and twenty for their checksums, as torch's writer does."""
+        names = zlib.crc32("".join(member.name for member in self.members[:-1]).encode())
+        checksums = zlib.crc32("".join(str(member.crc) for member in self.members[:-1]).encode())
+        return [bytearray(f"{names:020d}{checksums:020d}".encode())]
 
     def write(self, file: NewFile, seen: Callable[[int], None]) -> None:
         """Write every record, and then the directory; ``seen`` is told the bytes of content."""
@@ -135,8 +134,3 @@ class Archive:
         short = min(count, _FULL16)
         end = _END.pack(b"PK\5\6", 0, 0, short, short, min(length, _FULL), min(start, _FULL), 0)
         return end64 + _LOCATOR.pack(b"PK\6\7", 0, after, 1) + end
-
-
-def of_bytes(data: bytes) -> Content:
-    """Return bytes in memory as content."""
-    return Content(len(data), work=lambda: iter([bytearray(data)]))

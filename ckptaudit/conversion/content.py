@@ -59,6 +59,11 @@ class Content:
             done += len(room)
 
 
+def of_bytes(data: bytes) -> Content:
+    """Return bytes in memory as content."""
+    return Content(len(data), work=lambda: [bytearray(data)])
+
+
 def whole_storage(raw: RawTensor) -> Content:
     """Return the whole memory behind a tensor, in little-endian order."""
     if raw.byteorder == "little":

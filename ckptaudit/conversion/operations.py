@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import frexp
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import DTYPES
@@ -101,5 +102,19 @@ def _lost(before: Tensor, after: Tensor, is_float: bool) -> Tensor:
 
     if not is_float:
         return after.to(before.dtype) != before
-    wide = torch.complex128 if after.is_complex() else torch.float64
-    return torch.isfinite(before.to(wide)) & ~torch.isfinite(after.to(wide))
+    if after.is_complex():
+        before, after = torch.view_as_real(before), torch.view_as_real(after)
+        return _lost(before, after, is_float).any(-1)
+    values = before.double()
+    return torch.isfinite(values) & (~torch.isfinite(after.double()) | (values.abs() > _end_of_range(after.dtype)))
+
+
+def _end_of_range(dtype: Any) -> float:
+    """Return the largest value that is rounded to a finite one: half a step beyond the largest finite one.
+
+    What is beyond becomes infinite or NaN, but torch may also make it the largest finite value of eight bits.
+    """
+    import torch
+
+    info = torch.finfo(dtype)
+    return float(info.max + 2.0 ** (frexp(info.max)[1] - 1) * info.eps / 2)

@@ -44,8 +44,10 @@ class Item:
 
 
 def _said(op: Op) -> str:
-    options = [f"{name}={value}" for name, value in vars(op).items() if value not in (None, ())]
-    return " ".join([op.word, *options])
+    kind = type(op)
+    given = {name: value for name, value in vars(op).items() if value != getattr(kind, name, None)}
+    texts = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()}
+    return " ".join([op.word, *(f"{name}={text}" for name, text in texts.items())])
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from ..formats.noted import NAME
 from ..formats.notes import SCHEMA
 from ..formats.safetensors import NAMES
 from ..newfile import NewFile
-from .archive import of_bytes
-from .content import Content
+from .content import Content, of_bytes
 from .outputs import Output, Seen, differs, same_bytes
 from .plan import Item, Plan
 

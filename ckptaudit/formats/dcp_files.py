@@ -21,6 +21,12 @@ class FolderFile(ByteSource):
         status = os.fstat(self._fd)
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The device and the number of the file, as they were."""
+        device, number, _, _ = self._mark if self._fd < 0 else self.mark()
+        return device, number
+
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``."""
         if self._fd >= 0:
@@ -67,13 +73,23 @@ class SmallSection(ByteSource):
     def __init__(self, whole: ByteSource, start: int, size: int, name: str) -> None:
         self.path = f"{whole.path}:{name}"
         self.size = size
+        self._whole = whole
         self._data = whole.read(start, size)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """That of the whole file."""
+        return self._whole.identity
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset`` of the part."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise self._ends_early(offset, length)
         return self._data[offset : offset + length]
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the bytes from ``offset`` of the part on."""
+        buffer[:] = self.read(offset, len(buffer))
 
 
 def open_file(metadata: str, name: str) -> FolderFile:

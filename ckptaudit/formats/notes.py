@@ -123,7 +123,7 @@ class _Notes:
             self.check_place(key, note)
             if key in raw or key in self.section("entries"):
                 self.fail(f"the alias {key!a} is a key of the file, too")
-            if not set(note) <= {"of", "at", *_VIEW} or note.get("of") not in raw:
+            if not set(note) <= {"of", "at", *_VIEW} or not _is_one_of(raw, note.get("of")):
                 self.fail(f"the alias {key!a} is one of no tensor")
         kinds = self.kinds()
         places = {key: note["at"] for key, note in (*aliases.items(), *self.section("entries").items())}
@@ -175,6 +175,10 @@ def _with_kind(
         return raw
     grad = key in grads and DTYPES[raw.spec.dtype].kind in ("float", "complex")
     return replace(raw, spec=replace(raw.spec, kind=kind, requires_grad=grad))
+
+
+def _is_one_of(raw: Mapping[str, RawTensor], key: object) -> bool:
+    return isinstance(key, str) and key in raw
 
 
 def _is_count(value: object) -> bool:
