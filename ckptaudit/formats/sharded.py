@@ -220,7 +220,8 @@ def _merged(
     versions = {
         module: version for shard in shards.values() for module, version in (shard.manifest.versions or {}).items()
     }
-    manifest = replace(noted, versions=noted.versions or versions or None).manifest(tensors, entries, source.path)
+    known = noted.versions if noted.versions is not None else versions or None
+    manifest = replace(noted, versions=known).manifest(tensors, entries, source.path)
     only = Candidate("", "state_dict", manifest)
     return Checkpoint(
         source.path,
