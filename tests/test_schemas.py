@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from referencing import Registry, Resource
+from safetensors import safe_open
 from torch import nn
 
 from ckptaudit import Manifest, TensorSpec
@@ -99,6 +100,43 @@ def test_scans_follow_the_schema(capsys):
     assert text == printed(capsys, "scan", rules, "strange.pth", "--integrity", "--format", "json")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["out.pth"],
+        ["out.safetensors", "--shard-size", "30MB", "--map", "layer1.* -> stage.*", "--drop", "fc.*"],
+        ["out.safetensors", "--dry-run", "--dtype", "float16", "--map", "tie other.weight = conv1.weight"],
+    ],
+)
+def test_conversions_follow_the_schema(options, capsys):
+    text = printed(capsys, "convert", ARTICLE, *options, "--format", "json")
+    assert text.isascii()
+    data = json.loads(text)
+    validate(data, "convert")
+    assert data["written"] == data["verified"] == ("--dry-run" not in options)
+    for path in Path().glob("out*"):
+        path.unlink()
+    assert text == printed(capsys, "convert", ARTICLE, *options, "--format", "json")
+
+
+def test_notes_follow_the_schema():
+    class Net(nn.BatchNorm1d):
+        def get_extra_state(self):
+            return (1, {"a": b"x"})
+
+        def set_extra_state(self, state):
+            pass
+
+    state = Net(2).state_dict()
+    state |= {"tied": state["weight"], "view": state["bias"][1:], "p": nn.Parameter(torch.ones(1))}
+    torch.save({"epoch": 1, "model": state}, "in.pth")
+    main(["convert", "in.pth", "x.safetensors"])
+    with safe_open("x.safetensors", "pt") as file:
+        notes = json.loads(file.metadata()["ckptaudit"])
+    validate(notes, "notes")
+    assert set(notes) == set(SCHEMAS["notes"]["properties"]) - {"buffers"}
+
+
 def test_manifests_follow_the_schema(capsys):
     with torch.device("meta"):
         model = nn.Sequential(nn.LSTM(2, 3), nn.BatchNorm2d(4), nn.LazyLinear(2))
@@ -116,6 +154,7 @@ def test_manifests_follow_the_schema(capsys):
         ("report", {"exit_status": 3}),
         ("report", {"extra": 1}),
         ("inspect", {"candidates": None}),
+        ("convert", {"tensors": [{"key": "a"}]}),
         ("scan", {"files": [{"path": "x", "verdict": "good"}]}),
         ("manifest", {"tensors": [{"key": "a", "shape": [-1], "dtype": "float32"}]}),
     ],
@@ -124,6 +163,7 @@ def test_the_schemas_refuse(name, change, capsys):
     command = {
         "report": ["diff", ARTICLE, ARTICLE],
         "inspect": ["inspect", ARTICLE],
+        "convert": ["convert", ARTICLE, "out.safetensors", "--dry-run"],
         "scan": ["scan", ARTICLE],
         "manifest": ["manifest", "show", ARTICLE],
     }

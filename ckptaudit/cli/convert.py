@@ -33,8 +33,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         from ..report.conversion import render_conversion
 
-        verbose = options.verbose or options.dry_run
-        write_report(render_conversion(result, terminal_width(options.width), verbose), options.color)
+        write_report(render_conversion(result, terminal_width(options.width), options.verbose), options.color)
     return 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from ..formats import DEFAULT_LIMITS, Limits, open_checkpoint
 from ..formats.base import Checkpoint
 from ..newfile import NewFile, remove
@@ -22,6 +23,7 @@ from .target import Target, is_one_of, refuse_inputs, sources_of, target_of
 
 if TYPE_CHECKING:
     from ..mapping.mapping import KeyMapping
+    from ..mapping.rules import Rule
     from .outputs import Output
 
 __all__ = ["SCHEMA", "Conversion", "convert"]
@@ -145,12 +147,21 @@ def _rules(mapping: Any, drop: str | Iterable[str], dtype: str | None) -> KeyMap
         return None
     from ..keys import KeyPattern
     from ..mapping.mapping import KeyMapping
-    from ..mapping.rules import Drop, parse_rule
+    from ..mapping.rules import Drop
 
     rules = [Drop(KeyPattern.parse(pattern)) for pattern in drops]
     given = KeyMapping.of(mapping).rules if mapping is not None else ()
-    cast = [parse_rule(f"cast * dtype={dtype}")] if dtype is not None else []
+    cast = [_cast(dtype)] if dtype is not None else []
     return KeyMapping((*rules, *given, *cast))
+
+
+def _cast(dtype: str) -> Rule:
+    from ..mapping.ops.values import CASTABLE
+    from ..mapping.rules import parse_rule
+
+    if dtype not in CASTABLE:
+        raise UsageError(f"--dtype {dtype}", "is no dtype that tensors are cast to", "as in --dtype float16")
+    return parse_rule(f"cast * dtype={dtype}")
 
 
 def _described(checkpoint: Checkpoint, target: Target, assembled: Assembled) -> Conversion:

@@ -8,37 +8,40 @@ from ..conversion import Conversion, Row
 from ..keys import fold
 from ..words import binary_size, plural
 from .layout import wrap
-from .table import grid
+from .table import grid, hidden_rows
 
 _SHOWN = 3
+_ROWS = 40
 
 
 def render_conversion(result: Conversion, width: int, verbose: bool) -> str:
-    """Return what was, or would be, converted; ``verbose`` lists the tensors, folded."""
+    """Return what was, or would be, converted; a plan lists the tensors, folded, and ``verbose`` every row of them."""
     files = plural(len(result.files), "file") + ", " if len(result.files) > 1 else ""
     rows = [
         (result.source, result.source_format),
         (result.destination, f"{result.format}, {files}{binary_size(result.nbytes)}"),
     ]
     lines = grid(rows, (), width, indent="")
-    if verbose:
-        lines += ["", *_tensors(result.tensors, width), ""]
+    if verbose or not result.written:
+        lines += ["", *_tensors(result.tensors, width, verbose), ""]
     for fact in _facts(result):
         lines += wrap(fact, width, "  ", "    ")
     lines += ["", *(line for sentence in _closing(result) for line in wrap(sentence, width))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _tensors(tensors: Iterable[Row], width: int) -> list[str]:
-    groups: dict[tuple[str, str, str], list[str]] = {}
+def _tensors(tensors: Iterable[Row], width: int, every: bool) -> list[str]:
+    groups: dict[tuple[str, str], list[str]] = {}
     for row in tensors:
-        groups.setdefault((str(row.shape), row.dtype, row.operation), []).append(row.key)
+        groups.setdefault((row.dtype, row.operation), []).append(row.key)
     rows = [
-        (str(pattern), shape, dtype, operation, f"{pattern.count:,}")
-        for (shape, dtype, operation), keys in groups.items()
+        (str(pattern), dtype, f"{pattern.count:,}", *([operation] if operation else []))
+        for (dtype, operation), keys in groups.items()
         for pattern in fold(keys)
     ]
-    return grid(rows, ("key", "shape", "dtype", "operation", "tensors"), width)
+    shown = rows if every else rows[:_ROWS]
+    headers = ("key", "dtype", "tensors", *(["operation"] if any(len(row) > 3 for row in rows) else []))
+    return grid(shown, headers, width) + hidden_rows(len(rows) - len(shown))
 
 
 def _facts(result: Conversion) -> Iterable[str]:
@@ -76,7 +79,7 @@ def _closing(result: Conversion) -> list[str]:
     if not result.written:
         return [f"{tensors} would be written. Nothing was written (--dry-run)."]
     speed = f"{binary_size(round(result.nbytes / max(result.seconds, 1e-3)))}/s"
-    how = f"in {result.seconds:.2f} s ({speed})"
+    took = f"{result.seconds:.2f} s, {speed}"
     if not result.verified:
-        return [f"{tensors} written {how}.", "Not checked: what was written (--no-verify)."]
-    return [f"{tensors} written and read back {how}: the same as the source, bit for bit."]
+        return [f"{tensors} written. Not checked: what was written (--no-verify).", took]
+    return [f"{tensors} written, and read back the same, bit for bit.", took]

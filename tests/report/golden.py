@@ -20,6 +20,10 @@ CASES = {
     "diff_own_class": ["diff", "fixtures/article/own_class/model.py", "fixtures/article/resnet18.pth", "-v"],
     "inspect_resnet50": ["inspect", "fixtures/resnet50/dataparallel.pth"],
     "scan_fixtures": ["scan", "fixtures/rules/CKPT702", "fixtures/resnet50", "fixtures/rules/CKPT707"],
+    "convert_plan": [
+        *("convert", "fixtures/resnet50/dataparallel.pth", "resnet50.safetensors", "--dry-run"),
+        *("--map", "module.* -> *", "--drop", "fc.*", "--map", "cast layer4.* dtype=float16"),
+    ],
     "explain_rule": ["explain", "CKPT103"],
     "explain_list": ["explain"],
 }
