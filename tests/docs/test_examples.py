@@ -29,7 +29,7 @@ from examples import (
 
 import ckptaudit
 from ckptaudit.cli import build_parser
-from ckptaudit.cli.diff import _mapping as mapping_of
+from ckptaudit.cli.mapping import parse_mapping as mapping_of
 from ckptaudit.formats import Limits
 from ckptaudit.rules import RULES
 
