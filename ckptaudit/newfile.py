@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from threading import Thread
 
 BUFFER = 1 << 20  # bytes; larger buffers were slower, and this many keep every write on a page boundary
-_PORTION = 64 << 20  # bytes after which the disk is set to work, while the rest is still written
+_PORTION = 128 << 20  # bytes after which the disk is set to work, while the rest is written; twice and half are slower
 _SUFFIX = ".tmp"
 _LONGEST = 200  # bytes of a name that are kept, so that the temporary name is no longer than names may be
 

@@ -86,9 +86,12 @@ def main():
         folder = Path(name)
         make_files(folder)
         table = [line(*row) for row in rows(folder)]
+    from conversions import measured
+
+    conversions = measured()
     head = (ROOT / "tests" / "benchmarks" / "performance.head.md").read_text()
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    text = head.replace("MACHINE", machine).replace("TABLE", "\n".join(table))
+    text = head.replace("MACHINE", machine).replace("TABLE", "\n".join(table)).replace("CONVERSIONS", conversions)
     TARGET.write_text(text)
     sys.stdout.write(text)
 

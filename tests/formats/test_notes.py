@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from ckptaudit import FormatError, convert, open_checkpoint
+from ckptaudit import CkptauditError, FormatError, convert, open_checkpoint
 from ckptaudit.formats import DEFAULT_LIMITS
 from ckptaudit.records import replace
 
@@ -125,3 +128,56 @@ def test_a_cut_list_of_kinds_changes_nothing_else():
         ("parameter", True),
         ("buffer", False),
     ]
+
+
+WHOLE = {
+    "schema": "ckptaudit.notes/1",
+    "aliases": {"x": {"of": "a", "at": 0}, "y": {**VIEW, "at": 4}},
+    "entries": {"n": {"at": 1, "value": {"$tuple": [1, {"$bytes": "AA=="}]}}},
+    "around": {"epoch": 1, "model": {"$state_dict": True}},
+    "versions": {"": 1, "x": None},
+    "parameters": ["a"],
+    "requires_grad": ["a"],
+}
+JUNK = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.just([])
+    | st.just({})
+    | st.just(VIEW)
+)
+
+
+def places(value, path=()):
+    """Yield the path of every value in a JSON value."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+def changed(value, path, junk):
+    if not path:
+        return junk
+    copy = value.copy()
+    copy[path[0]] = changed(value[path[0]], path[1:], junk)
+    return copy
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(list(places(WHOLE))), JUNK), min_size=1, max_size=2))
+def test_whatever_notes_say_they_are_read_or_refused(changes):
+    notes = WHOLE
+    for path, junk in changes:
+        with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError):
+            notes = changed(notes, path, junk)
+    try:
+        checkpoint = written(json.dumps(notes))
+        convert("x.safetensors", "x.pth")
+    except CkptauditError:
+        return
+    state = torch.load("x.pth", weights_only=True)
+    if isinstance(state, dict) and "a" in state:
+        assert set(state) == set(checkpoint.manifest.all_keys)
