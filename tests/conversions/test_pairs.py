@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
+import torchvision
 from pairs import MAPPINGS, PAIRS, seeded
 
 import ckptaudit
@@ -77,6 +79,32 @@ def test_the_way_back_can_be_kept_as_a_file(pair, saved, tmp_path):
     back = ckptaudit.KeyMapping.load(pair.path).invert(ckptaudit.Manifest.of(saved[0]))
     back.save(tmp_path / "back.toml")
     assert ckptaudit.KeyMapping.load(tmp_path / "back.toml") == back
+
+
+FULL_SIZE = {
+    "torchvision-vit-to-timm": {
+        "vit_b_16": "vit_base_patch16_224",
+        "vit_b_32": "vit_base_patch32_224",
+        "vit_l_16": "vit_large_patch16_224",
+        "vit_h_14": "vit_huge_patch14_224",
+    },
+    "torchvision-convnext-to-timm": {
+        f"convnext_{size}": f"convnext_{size}" for size in ("tiny", "small", "base", "large")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "ours", "theirs"), [(m, *names) for m, models in FULL_SIZE.items() for names in models.items()]
+)
+def test_the_mapping_holds_for_the_published_sizes(mapping, ours, theirs):
+    with torch.device("meta"):
+        source, target = getattr(torchvision.models, ours)(), timm.create_model(theirs, num_classes=1000)
+    report = ckptaudit.diff(target, ckptaudit.Manifest.of(source), mapping=PAIRS[mapping].path)
+    assert report.outcome.strict
+    assert report.outcome.loaded == len(target.state_dict())
+    back = ckptaudit.KeyMapping.load(PAIRS[mapping].path).invert(ckptaudit.Manifest.of(source))
+    assert ckptaudit.diff(source, ckptaudit.Manifest.of(target), mapping=back).outcome.strict
 
 
 def test_every_mapping_file_reads_and_is_written_about():
