@@ -94,16 +94,10 @@ def plan(rules: Numbered, tensors: Mapping[str, TensorSpec], used: set[int]) -> 
     steps: dict[str, Step] = {}
     for number, rule in rules:
         assert isinstance(rule, TensorRule)
-        for step in rule.steps(tensors):
+        for step in rule.steps(tensors, steps):
             used.add(number)
-            for name in step.sources:
-                if name in steps:
-                    raise UsageError(str(rule), f"also takes {name}, which {str(steps[name].rule)!r} takes", _ONCE)
-                steps[name] = step
+            steps |= dict.fromkeys(step.sources, step)
     return steps
-
-
-_ONCE = "a tensor goes through one operation, and a cast"
 
 
 def _cast(rules: Numbered, effect: Effect) -> None:

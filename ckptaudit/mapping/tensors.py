@@ -110,13 +110,14 @@ class TensorRule(Rule):
         """Tell whether it takes a tensor of that name."""
         return any(template.bind(key) is not None for template in self._from)
 
-    def steps(self, tensors: Mapping[str, TensorSpec]) -> Iterator[Step]:
-        """Yield what the rule does to these tensors. Raises UsageError where one does not fit."""
+    def steps(self, tensors: Mapping[str, TensorSpec], taken: Mapping[str, Step] | None = None) -> Iterator[Step]:
+        """Yield what the rule does to these tensors. Raises UsageError where one does not fit, or is ``taken``."""
         met: set[str] = set()
         for sources, binding in self._groups(tensors):
             met.update(sources)
             specs = tuple(tensors[name] for name in sources)
             if self.when is None or specs[0].shape == self.when:
+                self._check_free(sources, taken or {})
                 yield self._step(sources, specs, binding)
         if len(self._from) > 1 and (loose := [key for key in self.among(tensors) if key not in met]):
             raise UsageError(str(self), f"finds {loose[0]} without the others that it goes together with")
@@ -127,6 +128,12 @@ class TensorRule(Rule):
         if None in literals:
             return [key for key in tensors if self.matches(key)]
         return [key for key in literals if key is not None and key in tensors]
+
+    def _check_free(self, sources: Names, taken: Mapping[str, Step]) -> None:
+        for name in sources:
+            if name in taken:
+                reason = f"also takes {name}, which {str(taken[name].rule)!r} takes"
+                raise UsageError(str(self), reason, "a tensor goes through one operation, and a cast")
 
     def _step(self, sources: Names, specs: tuple[TensorSpec, ...], binding: Binding) -> Step:
         try:

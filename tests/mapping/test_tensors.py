@@ -97,6 +97,7 @@ def test_a_fault_of_a_line_is_named(line, reason):
         ("split a -> p.{s+1} parts=2", {"a": (4,)}, {"p.1": (2,), "p.2": (2,)}),
         ("concat p.{s} -> a", {"p__1": (2, 3), "p__0": (1, 3)}, {"a": (3, 3)}),
         ("concat p.{s+1} -> a", {"p__1": (2, 3), "p__2": (1, 3)}, {"a": (3, 3)}),
+        ("concat a, a -> b", {"a": (2,)}, {"b": (4,)}),
         ("stack l.{i}.{e} -> l.{i}", {"l__0__0": (2,), "l__1__0": (3,)}, {"l.0": (1, 2), "l.1": (1, 3)}),
         ("unstack a -> b, c", {"a": (2, 3)}, {"b": (3,), "c": (3,)}),
         ("unstack a -> x.{e}", {"a": (0, 3)}, {}),
@@ -149,6 +150,9 @@ def test_a_second_operation_on_a_tensor_is_an_error():
         mapping.apply(manifest(a=(2, 2), b=(2,)))
     assert caught.value.reason == "also takes a, which 'transpose a' takes"
     assert caught.value.hint == "a tensor goes through one operation, and a cast"
+    unfit = KeyMapping.parse(["transpose a", "split a -> q, k, v"])
+    with pytest.raises(UsageError, match="also takes a, which 'transpose a' takes"):
+        unfit.apply(manifest(a=(2, 6)))  # and not that 2 is not divisible by 3
     with pytest.raises(UsageError, match=r"cast a dtype=float64: also casts a, which 'cast \* dtype=float16' casts"):
         KeyMapping.parse(["cast * dtype=float16", "cast a dtype=float64"]).apply(manifest(a=(2, 2)))
 
