@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
     from .keys import KeyPattern
+    from .loading.atomic import load
+    from .loading.result import LoadError, LoadResult
     from .manifest import Manifest, TensorSpec
     from .mapping.mapping import KeyMapping
     from .policy import Report
@@ -24,6 +26,8 @@ _HOMES = {
     "FormatError": "errors",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
+    "LoadError": "loading.result",
+    "LoadResult": "loading.result",
     "Manifest": "manifest",
     "ModelError": "errors",
     "Report": "policy",
@@ -32,6 +36,7 @@ _HOMES = {
     "UsageError": "errors",
     "convert": "conversion",
     "diff": "audit",
+    "load": "loading.atomic",
     "open_checkpoint": "formats",
     "scan": "scanning",
 }
@@ -43,6 +48,8 @@ __all__ = [
     "FormatError",
     "KeyMapping",
     "KeyPattern",
+    "LoadError",
+    "LoadResult",
     "Manifest",
     "ModelError",
     "Report",
@@ -51,6 +58,7 @@ __all__ = [
     "UsageError",
     "convert",
     "diff",
+    "load",
     "open_checkpoint",
     "scan",
 ]

@@ -25,7 +25,7 @@ LAYERS = [
     {"rules"},
     {"policy"},
     {"sources", "inspection", "integrity"},
-    {"audit", "scanning", "conversion"},
+    {"audit", "scanning", "conversion", "loading"},
     {"report"},
     {"cli"},
     {"", "__main__"},
@@ -161,7 +161,15 @@ def foreign(path):
 
 
 # Who may open files: the source of all formats, and those who read or write text of the user's own.
-OPENERS = {"formats/base.py", "manifest.py", "sources.py", "textfile.py", "newfile.py", "cli/streams.py"}
+OPENERS = {
+    "formats/base.py",
+    "manifest.py",
+    "sources.py",
+    "textfile.py",
+    "newfile.py",
+    "cli/streams.py",
+    "loading/undo.py",
+}
 ELSEWHERE = {"pickle", "_pickle", "zipfile", "tarfile", "mmap", "safetensors", "pickletools", "marshal", "shelve"}
 # A result is read back through the library as well, which has to agree on every byte.
 SECOND_READER = "conversion/safetensors_file.py"
@@ -187,7 +195,7 @@ def test_there_is_one_way_to_the_bytes_of_a_checkpoint():
 
 
 # Who may write: text of the user's own, streams of the process, and one place for everything else.
-WRITERS = {"textfile.py", "newfile.py", "cli/streams.py"}
+WRITERS = {"textfile.py", "newfile.py", "cli/streams.py", "loading/undo.py"}
 
 
 def test_there_is_one_place_that_writes_files():
@@ -208,7 +216,14 @@ def test_every_command_that_reads_checkpoints_does_so_by_open_checkpoint():
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    assert users == {"conversion/__init__.py", "conversion/torch_file.py", "inspection.py", "scanning.py", "sources.py"}
+    assert users == {
+        "conversion/__init__.py",
+        "conversion/torch_file.py",
+        "inspection.py",
+        "loading/contents.py",
+        "scanning.py",
+        "sources.py",
+    }
 
 
 BLOCK = """

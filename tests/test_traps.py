@@ -13,10 +13,37 @@ import pytest
 TESTS = Path(__file__).parent
 
 TRAPS = "mapping/test_traps_of_mapping.py"
+LOADING = "loading/test_traps_of_loading.py"
 INDEX = {
+    1: (
+        "torch copies what fits before it raises",
+        f"{LOADING}::test_torch_copies_before_it_raises_and_this_does_not",
+        "loading/test_faults.py::test_a_fault_at_any_line_leaves_the_model",
+    ),
+    2: ("a deep copy on the meta device unties", f"{LOADING}::test_ties_are_those_of_the_model_and_not_of_a_copy"),
+    3: (
+        "strict=False raises on shapes, and returns quietly where nothing matched",
+        f"{LOADING}::test_what_torch_calls_not_strict",
+        "loading/test_load.py::test_a_lost_prefix_loads_nothing_and_says_so",
+    ),
+    4: (
+        "on the meta device all keys match and nothing is loaded",
+        "loading/test_load.py::test_a_model_on_meta_needs_assign",
+    ),
+    5: (
+        "assign=True takes dtype and device of the checkpoint, breaks ties and shares memory",
+        f"{LOADING}::test_assign_as_torch_does_it_and_as_this_does",
+        "loading/test_load.py::test_assign_takes_the_tensors_and_keeps_ties_and_flags",
+        "loading/test_load.py::test_assigned_memory_is_neither_the_files_nor_the_callers",
+    ),
+    6: (
+        "assign=True is written into the caller's _metadata",
+        "loading/test_load.py::test_the_callers_metadata_is_left_alone",
+    ),
     7: (
         "a copy casts in silence: overflow, floats to integers, complex to real",
         f"{TRAPS}::test_a_cast_keeps_to_the_kind_of_the_values",
+        "loading/test_load.py::test_a_cast_that_loses_values",
         "mapping/test_ops.py::test_a_cast_is_torchs",
         "rules/test_tensors.py::test_casts_that_lose_something",
         "rules/test_tensors.py::test_a_cast_is_named_where_values_do_not_survive_it",
@@ -41,6 +68,7 @@ INDEX = {
     11: (
         "lazy modules take any shape; buffers that are not persistent are in no file",
         f"{TRAPS}::test_a_lazy_model_takes_what_a_mapping_makes",
+        "loading/test_load.py::test_what_stays_on_meta_is_said",
         f"{TRAPS}::test_an_operation_takes_no_parameter_without_a_shape",
         "rules/test_tensors.py::test_a_lazy_model_takes_any_shape_and_says_so",
         "rules/test_modules.py::test_a_buffer_that_left_the_state_dict",
@@ -48,6 +76,7 @@ INDEX = {
     12: (
         "without its version a batch norm's counter is forgiven: dropping _metadata changes the verdict",
         "test_audit.py::test_a_mapping_keeps_the_module_versions",
+        f"{LOADING}::test_versions_are_those_of_the_file",
         "compare/test_align.py::test_the_counter_of_a_batch_norm_is_forgiven_only_to_old_or_bare_state_dicts",
     ),
     13: (
@@ -59,6 +88,7 @@ INDEX = {
     14: (
         "tied weights have two names, a strict load needs both, and of two values the last one wins",
         f"{TRAPS}::test_a_tie_gives_the_alias_that_a_strict_load_asks_for",
+        "loading/test_load.py::test_tied_names_with_other_values",
         "rules/test_modules.py::test_values_of_a_tie_are_compared_in_the_file",
         "rules/test_modules.py::test_values_of_a_tie_are_found_under_a_mapping",
         "conversions/test_gpt2.py::test_a_tie_that_the_mapping_makes_is_one_tensor",
@@ -80,6 +110,10 @@ INDEX = {
         "a view is saved with its whole storage",
         "mapping/test_execute.py::test_views_are_not_kept_alive",
         "rules/test_files.py::test_a_view_of_a_large_storage",
+    ),
+    20: (
+        "a file that is mapped into memory and overwritten kills the process",
+        f"{LOADING}::test_the_file_may_be_overwritten_afterwards",
     ),
     21: (
         "safetensors sorts its keys and has no _metadata",
@@ -111,8 +145,12 @@ INDEX = {
     ),
 }
 
-# The others belong to parts whose own tests name them: atomic loads, readers, conversion, values, freezing.
-ELSEWHERE = {1, 2, 3, 4, 5, 6, 15, 16, 20, 23, 26, 27, 28, 29, 31, 32, 33}
+INDEX[33] = (
+    "a state dict has no requires_grad, and loading keeps the model's",
+    f"{LOADING}::test_requires_grad_is_the_models",
+)
+# The others belong to parts whose own tests name them: readers, conversion, values, freezing.
+ELSEWHERE = {15, 16, 23, 26, 27, 28, 29, 31, 32}
 
 
 def test_every_trap_has_one_place():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import frexp
 from typing import TYPE_CHECKING, Any
 
-from ..dtypes import DTYPES
 from ..errors import UsageError
 from ..formats.base import MIB, RawTensor
+from ..mapping.ranges import out_of_range
 from .content import Content, dense
 from .plan import Item, fault_of
 
@@ -89,32 +88,8 @@ class Workshop:
     def _check_range(self, key: str, before: Tensor, after: Tensor) -> None:
         """Raise UsageError where a value became infinite, or another integer: it was out of the new dtype's range."""
         name = str(after.dtype).removeprefix("torch.")
-        lost = _lost(before, after, DTYPES[name].kind in ("float", "complex"))
+        lost = out_of_range(before, after)
         if lost.any():
             values = before.reshape(-1)[lost.reshape(-1)]
             reason = f"does not fit {name}: {len(values):,} of {before.numel():,} values, such as {values[0].item()!r}"
             raise UsageError(key, reason, f"keep its dtype, or drop it; {self._subject} is left as it is")
-
-
-def _lost(before: Tensor, after: Tensor, is_float: bool) -> Tensor:
-    """Return which values are out of the range of the dtype that they were cast to."""
-    import torch
-
-    if not is_float:
-        return after.to(before.dtype) != before
-    if after.is_complex():
-        before, after = torch.view_as_real(before), torch.view_as_real(after)
-        return _lost(before, after, is_float).any(-1)
-    values = before.double()
-    return torch.isfinite(values) & (~torch.isfinite(after.double()) | (values.abs() > _end_of_range(after.dtype)))
-
-
-def _end_of_range(dtype: Any) -> float:
-    """Return the largest value that is rounded to a finite one: half a step beyond the largest finite one.
-
-    What is beyond becomes infinite or NaN, but torch may also make it the largest finite value of eight bits.
-    """
-    import torch
-
-    info = torch.finfo(dtype)
-    return float(info.max + 2.0 ** (frexp(info.max)[1] - 1) * info.eps / 2)
