@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
             mapping=_mapping(options.rules or ()),
             arguments=options.arg,
             limits=limits,
+            witness=options.witness,
         )
     except CkptauditError as error:
         if options.format == "json":
@@ -101,4 +102,5 @@ def _failure(error: CkptauditError, contract: str) -> dict[str, Any]:
         "findings": findings,
         "accepted": [],
         "skipped_rules": [],
+        "witness": None,
     }
