@@ -45,7 +45,8 @@ class _NoReaderError(Exception):
 
 def _read(checkpoint: Checkpoint) -> tuple[Any, str]:
     if checkpoint.format in _TORCH and checkpoint.chosen.kind in _PLAIN:
-        return _torch_load(checkpoint), "torch.load"
+        mapped = checkpoint.format == "torch-zip"
+        return torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=mapped), "torch.load"
     if checkpoint.format == "safetensors":
         try:
             from safetensors.torch import load_file
@@ -56,16 +57,6 @@ def _read(checkpoint: Checkpoint) -> tuple[Any, str]:
         shards = [_read(shard) for shard in checkpoint.parts]
         return {key: value for shard, _ in shards for key, value in shard.items()}, shards[0][1]
     raise _NoReaderError(f"torch has no reader of {checkpoint.format} that gives its tensors alone")
-
-
-def _torch_load(checkpoint: Checkpoint) -> Any:
-    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
-    if checkpoint.format == "torch-zip":
-        try:
-            return torch.load(checkpoint.path, mmap=True, **options)
-        except (RuntimeError, ValueError):  # records that are compressed
-            pass
-    return torch.load(checkpoint.path, **options)
 
 
 def _inner(value: Any, path: str, above: str = "") -> State:
