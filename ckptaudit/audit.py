@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import rules
 from .compare.align import Alignment, align
+from .compare.hearing import Hearing, hear
 from .compare.predict import predict
 from .errors import UsageError
 from .formats import DEFAULT_LIMITS, Limits
@@ -17,7 +18,7 @@ from .outcome import LoadOutcome
 from .policy import MappingUse, Report, grade, verdict_of
 from .records import replace
 from .rules import Contract, Evidence
-from .sources import Source, is_model_like, open_source
+from .sources import Source, check_can_testify, is_model_like, open_source
 from .words import shell_word
 
 if TYPE_CHECKING:
@@ -33,17 +34,20 @@ def diff(
     mapping: KeyMapping | str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     arguments: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
+    witness: bool = False,
 ) -> Report:
     """Compare a checkpoint with a model, or any two of model, checkpoint and manifest.
 
     ``model`` and ``checkpoint`` are each a path (a checkpoint, ``FILE#inner``, a manifest), a model spec
     (``model.py:Net``), an ``nn.Module``, a state dict, a Manifest or an open Checkpoint; given in the wrong order
     they are swapped. ``mapping`` is applied to the checkpoint first: a KeyMapping, lines, or the path of a
-    TOML file. ``limits`` say how much a file may ask
-    for before it is refused. Nothing is loaded into a live
+    TOML file. ``limits`` say how much a file may ask for before it is refused. Nothing is loaded into a live
     model: torch's own load is tried on a twin on the meta device, and its word is the verdict.
 
-    Raises CkptauditError where a side cannot be opened.
+    ``witness`` performs the load as well, with values, on throw-away copies of the model on the CPU, and holds what
+    it did against the report: a disagreement is CKPT906. It takes the time of a load and the memory of two models.
+
+    Raises CkptauditError where a side cannot be opened, or a witness is asked for where nothing can be loaded.
     """
     if is_model_like(checkpoint) and not is_model_like(model):
         model, checkpoint = checkpoint, model
@@ -54,7 +58,9 @@ def diff(
         target = stack.enter_context(open_source(model, arguments, usage, limits=limits))
         usage = f"ckptaudit diff {_word(model)} {{model}}"
         source = stack.enter_context(open_source(checkpoint, usage=usage, limits=limits))
-        return _report(source, target, given, chosen)
+        if witness:
+            check_can_testify(source, target)
+        return _report(source, target, given, chosen, witness)
 
 
 def _word(given: Any) -> str:
@@ -80,14 +86,17 @@ def parse_contract(text: str) -> Contract:
         raise UsageError(text, f"is no contract; choose one of {', '.join(Contract.__members__)}") from None
 
 
-def _report(source: Source, target: Source, given: KeyMapping | None, contract: Contract) -> Report:
+def _report(source: Source, target: Source, given: KeyMapping | None, contract: Contract, witness: bool) -> Report:
     raw, wanted = source.manifest, target.manifest
     as_is = align(raw, wanted)
     outcome_as_is, undecided = _judge(target, as_is)
     evidence = replace(_gather(source, target, given, (as_is, outcome_as_is, undecided)), contract=contract)
-    findings = grade(rules.run(evidence), contract)
     proposed = evidence.proposal.mapping.to_json() if evidence.proposal else []
     used = given.to_json() if given else []
+    if witness:
+        loads = [(as_is, outcome_as_is), (evidence.alignment, evidence.outcome)]
+        evidence = replace(evidence, hearing=_hear(source, target, evidence.given, loads, [used, proposed]))
+    findings = grade(rules.run(evidence), contract)
     foreseen = tuple(key for key in evidence.outcome.missing_keys if evidence.given and evidence.given.expects(key))
     use = MappingUse(tuple(used), tuple(proposed), foreseen) if used or proposed else None
     return Report(
@@ -102,6 +111,7 @@ def _report(source: Source, target: Source, given: KeyMapping | None, contract: 
         mapping=use,
         findings=findings,
         skipped_rules=_skipped(source, target),
+        hearing=evidence.hearing,
     )
 
 
@@ -181,6 +191,25 @@ def _judge(target: Source, alignment: Alignment) -> tuple[LoadOutcome, str]:
         return predict(alignment), ""
     answer = target.witness.try_load(alignment.checkpoint)
     return (predict(alignment), answer) if isinstance(answer, str) else (answer, "")
+
+
+def _hear(
+    source: Source,
+    target: Source,
+    given: Mapped | None,
+    loads: list[tuple[Alignment, LoadOutcome]],
+    rules: list[list[str]],
+) -> Hearing:
+    """Have the load performed, as is and with the mapping in force, and compare it with what was said.
+
+    A mapping that has findings of its own (collisions, rules without effect) cannot be carried out.
+    """
+    assert target.witness is not None
+    sound = given is None or not (given.collisions or given.unused)
+    mappings = [lines for lines in rules if lines] if sound else []
+    testimony = target.witness.really_load(source.values, source.limits, mappings)
+    predicted = [predict(alignment) for alignment, _ in loads]
+    return hear(testimony, [outcome for _, outcome in loads], predicted, partly=not sound)
 
 
 def _skipped(source: Source, target: Source) -> tuple[str, ...]:

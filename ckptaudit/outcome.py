@@ -55,3 +55,15 @@ class LoadOutcome:
             data["loaded"],
             data["judge"],
         )
+
+
+def key_of_error(message: str) -> str | None:
+    """Return the key that one of ``load_state_dict``'s error messages is about, or None.
+
+    The two wordings are those of torch/nn/modules/module.py, ``_load_from_state_dict``.
+    """
+    if message.startswith("size mismatch for "):
+        return message[len("size mismatch for ") :].split(": ", 1)[0]
+    if message.startswith('While copying the parameter named "'):
+        return message.split('"', 2)[1]
+    return None

@@ -10,6 +10,7 @@ from .rules import Contract, Finding, Level
 
 if TYPE_CHECKING:
     from .compare.align import Alignment
+    from .compare.hearing import Hearing
     from .outcome import LoadOutcome
 
 SCHEMA = "ckptaudit.report/1"
@@ -17,7 +18,7 @@ SCHEMA = "ckptaudit.report/1"
 Verdict = Literal["kept", "broken", "unchecked"]
 EXIT_STATUS: dict[Verdict, int] = {"kept": 0, "broken": 1, "unchecked": 2}
 _LEVEL_ORDER: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905"})
+UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905", "CKPT906"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class MappingUse:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found. ``ok`` is True when the contract is kept."""
+    """What an audit found. ``ok`` is True when the contract is kept.
+
+    ``hearing`` is the witness's word on it, None where none was asked for.
+    """
 
     command: str
     contract: Contract
@@ -94,6 +98,7 @@ class Report:
     findings: tuple[Graded, ...]
     skipped_rules: tuple[str, ...] = ()
     accepted: tuple[Graded, ...] = ()
+    hearing: Hearing | None = None
 
     @property
     def ok(self) -> bool:
@@ -134,6 +139,7 @@ class Report:
             "findings": [graded.to_json() for graded in self.findings],
             "accepted": [graded.to_json() for graded in self.accepted],
             "skipped_rules": list(self.skipped_rules),
+            "witness": self.hearing.to_json() if self.hearing else None,
         }
 
 

@@ -24,6 +24,8 @@ class Source:
     """One opened side. ``checkpoint`` and ``witness`` are None where the source is no file, or no model.
 
     The manifest of a model is awaited on first use: the process that builds it runs while a file is read.
+    ``values`` is where the values of a checkpoint are: a path as ``open_checkpoint`` takes it, with ``limits``, or a
+    state dict in memory; None where there are none.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Source:
     checkpoint: Checkpoint | None = None
     witness: LoadWitness | None = None
     facts: tuple[str, ...] = field(default_factory=tuple)
+    limits: Limits = DEFAULT_LIMITS
+    values: Any = None
 
     @property
     def manifest(self) -> Manifest:
@@ -92,8 +96,17 @@ def open_source(
     if isinstance(given, Manifest):
         return Source(given.source or "manifest", "manifest", given)
     if isinstance(given, Checkpoint):
-        return _of_checkpoint(given)
+        return _of_checkpoint(given, limits)
     return _of_live(given)
+
+
+def check_can_testify(checkpoint: Source, model: Source) -> None:
+    """Check that there is a model to load into and something to load. Raises UsageError."""
+    if model.witness is None:
+        raise UsageError(model.name, f"is a {model.kind}, into which no witness can load", "name the model's code")
+    if checkpoint.values is None:
+        reason = f"is a {checkpoint.kind} and holds no values that a witness could load"
+        raise UsageError(checkpoint.name, reason, "name the checkpoint itself")
 
 
 def is_model_like(given: Any) -> bool:
@@ -112,7 +125,7 @@ def _open_text(text: str, arguments: Sequence[str], usage: str, limits: Limits) 
         raise UsageError("--arg", f"is for a model spec, and {text} is none", "leave it out, or name the model's code")
     if is_manifest_file(text):
         return Source(text, "manifest", Manifest.load(text))
-    return _of_checkpoint(open_checkpoint(text, limits=limits))
+    return _of_checkpoint(open_checkpoint(text, limits=limits), limits)
 
 
 def is_manifest_file(path: str) -> bool:
@@ -132,9 +145,13 @@ def is_manifest_file(path: str) -> bool:
 _MANIFEST = b'"ckptaudit.manifest/'
 
 
-def _of_checkpoint(checkpoint: Checkpoint) -> Source:
+def _of_checkpoint(checkpoint: Checkpoint, limits: Limits) -> Source:
     facts = (checkpoint.format, binary_size(checkpoint.size))
-    return Source(checkpoint.path, "checkpoint", checkpoint.manifest, checkpoint, facts=facts)
+    inner = checkpoint.chosen.path
+    path = f"{checkpoint.path}#{inner}" if inner else checkpoint.path
+    return Source(
+        checkpoint.path, "checkpoint", checkpoint.manifest, checkpoint, facts=facts, limits=limits, values=path
+    )
 
 
 def _of_live(given: Any) -> Source:
@@ -143,7 +160,7 @@ def _of_live(given: Any) -> Source:
 
         return Source(type(given).__name__, "model", witness=LiveModel(given))
     if isinstance(given, Mapping):
-        return Source("state dict", "state dict", Manifest.of(given))
+        return Source("state dict", "state dict", Manifest.of(given), values=given)
     raise UsageError(type(given).__name__, "is neither a path, a model, a state dict, a Checkpoint nor a Manifest")
 
 

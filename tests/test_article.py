@@ -65,7 +65,9 @@ def test_what_is_said_of_a_change(name):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_torch_agrees(name):
-    report = ckptaudit.diff(built(name), CHECKPOINT)
+    report = ckptaudit.diff(built(name), CHECKPOINT, witness=True)
+    assert (report.hearing.agrees, report.hearing.prediction, report.hearing.reader) == (True, True, "torch.load")
+    assert len(report.hearing.opinions) == (1 if report.mapping is None else 2)
     loads = report.to_json()["loads"]
     assert loads["strict"]["as_is"] is (torchs_word(name, strict=True) is not None)
     result = torchs_word(name, strict=False)
@@ -73,6 +75,11 @@ def test_torch_agrees(name):
     if result is not None:
         assert result.missing_keys == loads["non_strict"]["missing_keys"]
         assert result.unexpected_keys == loads["non_strict"]["unexpected_keys"]
+
+
+def test_the_witness_of_a_model_that_is_built_in_its_own_process():
+    report = ckptaudit.diff(str(HERE / "own_class" / "model.py"), CHECKPOINT, witness=True)
+    assert (report.hearing.agrees, len(report.hearing.opinions), report.hearing.reader) == (True, 2, "torch.load")
 
 
 def test_the_unchanged_model_keeps_every_contract_but_resume():

@@ -209,3 +209,40 @@ def test_nothing_is_proposed_for_a_key_that_is_to_keep_its_values():
     assert codes(ckptaudit.diff(Net(), state)) == ["CKPT104"]
     report = ckptaudit.diff(Net(), state, mapping=["expect_missing fc.*"])
     assert codes(report) == ["CKPT102"]
+
+
+def test_a_witness_agrees_and_touches_nothing(path):
+    model = Net()
+    before = copy.deepcopy(model.state_dict())
+    report = ckptaudit.diff(model, path, witness=True)
+    assert (report.ok, report.hearing.agrees, report.hearing.reader) == (True, True, "torch.load")
+    assert report.to_json()["witness"]["agrees"] is True
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert ckptaudit.diff(model, path).to_json()["witness"] is None
+
+
+def test_a_witness_loads_under_the_given_and_the_proposed_mapping():
+    state = {key.replace("fc.", "head."): value for key, value in Net().state_dict().items()}
+    report = ckptaudit.diff(Net(), wrapped(state), mapping=["module.* -> *"], witness=True)
+    as_is, mapped = report.hearing.opinions
+    assert (as_is[1].outcome.loaded, mapped[1].outcome.loaded) == (0, len(state))
+    assert (report.hearing.agrees, report.hearing.prediction) == (True, True)
+
+
+def test_a_witness_needs_a_model_and_values(path):
+    with pytest.raises(UsageError, match="is a manifest, into which no witness can load"):
+        ckptaudit.diff(Manifest.of(Net()), path, witness=True)
+    with pytest.raises(UsageError, match="is a checkpoint, into which no witness can load"):
+        ckptaudit.diff(path, path, witness=True)
+    with pytest.raises(UsageError, match="is a manifest and holds no values that a witness could load"):
+        ckptaudit.diff(Net(), Manifest.of(Net()), witness=True)
+    with pytest.raises(UsageError, match="Net: is a model and holds no values"):
+        ckptaudit.diff(Net(), Net(), witness=True)
+
+
+def test_a_model_that_prediction_alone_would_get_wrong():
+    old, new = nn.utils.weight_norm, nn.utils.parametrizations.weight_norm
+    with pytest.warns(FutureWarning):
+        state = old(nn.Linear(2, 2)).state_dict()
+    report = ckptaudit.diff(new(nn.Linear(2, 2)), state, witness=True)
+    assert (report.ok, report.hearing.agrees, report.hearing.prediction) == (True, True, False)

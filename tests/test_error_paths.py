@@ -263,6 +263,9 @@ class InThisProcess:
     def try_load(self, checkpoint):
         return LiveModel(self._built.module).try_load(checkpoint)
 
+    def really_load(self, given, limits, mappings):
+        return LiveModel(self._built.with_values()).really_load(given, limits, mappings)
+
     def close(self):
         pass
 
@@ -479,7 +482,7 @@ class TestUsage:
         ("text", "hint"),
         [
             ("shape-mismach", "ckptaudit explain shape-mismatch"),
-            ("ckpt999", "ckptaudit explain CKPT905"),
+            ("ckpt999", "ckptaudit explain CKPT906"),
             ("xyzzy", "list every rule: ckptaudit explain"),
         ],
     )

@@ -49,6 +49,8 @@ REPORTS = {
     ],
     "clean": [ARTICLE, ARTICLE],
     "models": ["torchvision.models:resnet18", ARTICLE, "--contract", "exact"],
+    "witness": [ROOT / "fixtures/rules/CKPT906/fires" / n for n in ("model.py", "checkpoint.safetensors")]
+    + ["--witness"],
     "unchecked": [ARTICLE, "missing.pth"],
     "refused": [ARTICLE, "strange.pth"],
     "odd keys": [ARTICLE, "keys.pth"],

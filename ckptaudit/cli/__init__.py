@@ -148,6 +148,9 @@ def _add_diff(commands: Any) -> None:
         "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
     )
     _add_limits(parser)
+    parser.add_argument(
+        "--witness", action="store_true", help="also perform the load, on a throw-away copy, and compare"
+    )
     parser.add_argument("--exit-zero", action="store_true", help="exit 0 where the contract is broken")
 
 

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
             mapping=parse_mapping(options.rules or ()),
             arguments=options.arg,
             limits=limits,
+            witness=options.witness,
         )
     except CkptauditError as error:
         if options.format == "json":
@@ -77,4 +78,5 @@ def _failure(error: CkptauditError, contract: str) -> dict[str, Any]:
         "findings": findings,
         "accepted": [],
         "skipped_rules": [],
+        "witness": None,
     }

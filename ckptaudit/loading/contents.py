@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..dtypes import DTYPES
 from ..errors import UsageError
 from ..formats import Limits, open_checkpoint
 from ..formats.base import Checkpoint, Payload
@@ -103,9 +104,11 @@ class _OfFile(Contents):
     def check(self, key: str) -> None:
         for source in self.sources(key):
             if key in self.manifest.tensors:
-                if source not in self._raw:
-                    layout = self._checkpoint.manifest.tensors[source].layout
-                    what = "lies in several pieces" if layout == "strided" else f"has the layout {layout}"
+                spec = self._checkpoint.manifest.tensors[source]
+                quantized = DTYPES[spec.dtype].kind == "quantized"
+                if source not in self._raw or quantized:
+                    layout = "quantized" if quantized else spec.layout
+                    what = "lies in several pieces" if layout == "strided" else f"is {layout}"
                     hint = "leave it out: mapping=['drop KEY'], contract='partial'"
                     raise LoadError(self.name, f"{source} {what}, which is not read yet", hint)
             elif source not in self._entries():

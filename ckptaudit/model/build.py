@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,15 @@ class BuiltModel:
 
     module: nn.Module
     facts: ModelFacts
+    make: Callable[[], Any] | None = None
+
+    def with_values(self) -> nn.Module:
+        """Return the model with its tensors on the CPU, built again if it is on the meta device."""
+        if self.make is None or self.facts.device != "meta":
+            return self.module
+        result = self.make()
+        assert isinstance(result, nn.Module)
+        return result
 
 
 def build(spec: ModelSpec) -> BuiltModel:
@@ -38,9 +48,9 @@ def build(spec: ModelSpec) -> BuiltModel:
     value = resolve(code, name, spec)
     spec = replace(spec, text=f"{spec.location}:{name}", attribute=name)
     if isinstance(value, nn.Module):
-        module, device, note = _built_already(value, spec), device_of(value), ""
+        module, device, note, make = _built_already(value, spec), device_of(value), "", None
     elif callable(value):
-        module, device, note = _construct(value, spec)
+        module, device, note, make = _construct(value, spec)
     else:
         raise ModelError(
             spec.text,
@@ -50,7 +60,7 @@ def build(spec: ModelSpec) -> BuiltModel:
     file, line = locate(code, name, value)
     if spec.file and file == code.__file__:
         file = spec.file
-    return BuiltModel(module, ModelFacts(spec.text, file, line, device, note))
+    return BuiltModel(module, ModelFacts(spec.text, file, line, device, note), make)
 
 
 def _built_already(module: nn.Module, spec: ModelSpec) -> nn.Module:
@@ -61,8 +71,8 @@ def _built_already(module: nn.Module, spec: ModelSpec) -> nn.Module:
     return module
 
 
-def _construct(make: Callable[..., Any], spec: ModelSpec) -> tuple[nn.Module, str, str]:
-    """Call a class or a function; return the module, the device it was built on, and why not on meta."""
+def _construct(make: Callable[..., Any], spec: ModelSpec) -> tuple[nn.Module, str, str, Callable[[], Any]]:
+    """Call a class or a function; return the module, the device it was built on, why not on meta, and the call."""
     label = f"{(spec.attribute or '').rpartition('.')[2]}()"
     positional, named = _arguments(make, label, spec)
     device, note = "meta", ""
@@ -80,7 +90,7 @@ def _construct(make: Callable[..., Any], spec: ModelSpec) -> tuple[nn.Module, st
             raise ModelError(spec.text, reason, traceback_hint(spec)) from error
     if not isinstance(result, nn.Module):
         raise ModelError(spec.text, f"{label} returned {_described(result)}", f"{_ALONE} {spec.command('build')}")
-    return result, device, note
+    return result, device, note, partial(make, *positional, **named)
 
 
 def _described(result: Any) -> str:

@@ -55,16 +55,20 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
     try:
         first = json.loads(requests.readline())
-        module, facts, manifest = _build(first)
+        built, manifest = _build(first)
     except CkptauditError as error:
         answer(_error(error))
         return
-    answer({"facts": facts.to_json(), "manifest": manifest.to_json()})
+    answer({"facts": built.facts.to_json(), "manifest": manifest.to_json()})
     for line in requests:
-        answer(_try_load(module, json.loads(line)))
+        request = json.loads(line)
+        if "really_load" in request:
+            answer(_really_load(built, *request["really_load"]))
+        else:
+            answer(_try_load(built.module, request))
 
 
-def _build(request: list[Any]) -> tuple[Any, Any, Any]:
+def _build(request: list[Any]) -> tuple[Any, Any]:
     from ast import literal_eval
 
     from ckptaudit.errors import ModelError, first_line
@@ -89,7 +93,7 @@ def _build(request: list[Any]) -> tuple[Any, Any, Any]:
     except Exception as error:
         reason = f"its state_dict() raised {first_line(error)}"
         raise ModelError(built.facts.name, reason, traceback_hint(spec)) from error
-    return built.module, built.facts, replace(manifest, source=built.facts.name)
+    return built, replace(manifest, source=built.facts.name)
 
 
 def _import_torch() -> None:
@@ -107,6 +111,19 @@ def _try_load(module: Any, request: Any) -> dict[str, Any]:
 
     outcome = try_load(module, Manifest.from_json(request))
     return {"undecided": outcome} if isinstance(outcome, str) else {"outcome": outcome.to_json()}
+
+
+def _really_load(built: Any, path: str, limits: dict[str, int], mappings: list[list[str]]) -> dict[str, Any]:
+    from ckptaudit.errors import first_line
+    from ckptaudit.formats import Limits
+    from ckptaudit.model.live import LiveModel
+
+    try:
+        module = built.with_values()
+    except (Exception, SystemExit) as error:
+        return {"undecided": f"the model cannot be built on the CPU: {first_line(error)}"}
+    testimony = LiveModel(module).really_load(path, Limits(**limits), mappings)
+    return {"undecided": testimony} if isinstance(testimony, str) else {"testimony": testimony.to_json()}
 
 
 def _error(error: Any) -> dict[str, Any]:

@@ -115,13 +115,13 @@ def _versions(metadata: Any) -> dict[str, int | None] | None:
 
 def _view(tensor: torch.Tensor) -> Any:
     """Return a value equal for two tensors that are the same elements of the same memory."""
-    storage = _storage(tensor)
+    storage = storage_of(tensor)
     if storage is None or not storage.nbytes():
         return id(tensor)
     return storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
     """Return the memory of a tensor; sparse, lazy and some wrapped tensors have none of their own."""
     if is_lazy(tensor) or tensor.layout is not torch.strided:
         return None
@@ -137,7 +137,7 @@ def spec_of(tensor: torch.Tensor, storages: StorageNames, origin: tuple[Kind, bo
     if is_lazy(tensor):
         dtype = str(tensor.data.dtype).removeprefix("torch.")
         return TensorSpec((), dtype, kind, requires_grad=requires_grad, layout="uninitialized")
-    storage = _storage(tensor)
+    storage = storage_of(tensor)
     strided = tensor.layout is torch.strided
     return TensorSpec(
         shape=tuple(tensor.shape),

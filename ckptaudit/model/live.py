@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..manifest import Manifest
 from ..outcome import LoadOutcome
 from .describe import device_of, manifest_of
 from .trial import try_load
-from .witness import ModelFacts
+from .witness import Lines, ModelFacts, Testimony
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ..formats import Limits
 
 
 class LiveModel:
@@ -34,6 +37,12 @@ class LiveModel:
     def try_load(self, checkpoint: Manifest) -> LoadOutcome | str:
         """Return what torch says to such a load, or why it cannot say: see ``trial.try_load``."""
         return try_load(self._module, checkpoint)
+
+    def really_load(self, given: Any, limits: Limits, mappings: Sequence[Lines]) -> Testimony | str:
+        """Return what real loads do, or why there can be none: see ``real_load.really_load``."""
+        from .real_load import really_load  # and with it the code of mappings
+
+        return really_load(self._module, given, limits, mappings)
 
     def close(self) -> None:
         """Nothing is held that needs closing."""

@@ -9,18 +9,23 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CkptauditError, ModelError, UsageError
 from ..manifest import Manifest
 from ..outcome import LoadOutcome
 from .spec import ModelSpec
-from .witness import LoadWitness, ModelFacts
+from .witness import Lines, LoadWitness, ModelFacts, Testimony
+
+if TYPE_CHECKING:
+    from ..formats import Limits
 
 __all__ = ["ChildError", "LoadWitness", "ModelProcess", "open_model"]
 
 _CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+_ONE_PROCESS = "for a witness, build the model in Python and pass it, or save the state dict and pass its path"
 _ERRORS = {"ModelError": ModelError, "UsageError": UsageError}
 
 
@@ -61,6 +66,19 @@ class ModelProcess:
         self._send(checkpoint.to_json())
         answer = self._receive()
         return LoadOutcome.from_json(answer["outcome"]) if "outcome" in answer else str(answer["undecided"])
+
+    def really_load(self, given: Any, limits: Limits, mappings: Sequence[Lines]) -> Testimony | str:
+        """Return what real loads do, or why there can be none: see ``real_load.really_load``.
+
+        Raises UsageError for a state dict in memory, which the other process cannot see.
+        """
+        if not isinstance(given, str):
+            raise UsageError(self._spec.text, "is built in another process than the state dict", _ONE_PROCESS)
+        self._answer()
+        bounds = {name: getattr(limits, name) for name in type(limits).__match_args__}
+        self._send({"really_load": [given, bounds, [list(lines) for lines in mappings]]})
+        answer = self._receive()
+        return Testimony.from_json(answer["testimony"]) if "testimony" in answer else str(answer["undecided"])
 
     def close(self) -> None:
         """End the child, whatever it does, and wait until it is gone."""

@@ -71,16 +71,20 @@ def _returned_lists(returned: object, twin: nn.Module) -> tuple[list[str], list[
 
 def _state_of(checkpoint: Manifest) -> dict[str, Any]:
     """Return a state dict of this description: meta tensors, and placeholders for what is no tensor."""
-    state: dict[str, Any] = OrderedDict() if checkpoint.versions is not None else {}
-    for key, spec in checkpoint.tensors.items():
-        state[key] = _blank(key, spec)
-    for key, kind in checkpoint.entries.items():
-        state[key] = _placeholder(kind)
-    if isinstance(state, OrderedDict) and checkpoint.versions is not None:
-        state._metadata = OrderedDict(  # type: ignore[attr-defined]
-            (path, {} if version is None else {"version": version}) for path, version in checkpoint.versions.items()
-        )
-    return state
+    state: dict[str, Any] = {key: _blank(key, spec) for key, spec in checkpoint.tensors.items()}
+    state |= {key: placeholder(kind) for key, kind in checkpoint.entries.items()}
+    return with_versions(state, checkpoint)
+
+
+def with_versions(state: dict[str, Any], checkpoint: Manifest) -> dict[str, Any]:
+    """Return a state dict with the ``_metadata`` of a description, where it has any."""
+    if checkpoint.versions is None:
+        return state
+    result: Any = OrderedDict(state)
+    result._metadata = OrderedDict(
+        (path, {} if version is None else {"version": version}) for path, version in checkpoint.versions.items()
+    )
+    return result  # type: ignore[no-any-return]
 
 
 def _blank(key: str, spec: TensorSpec) -> torch.Tensor:
@@ -94,7 +98,7 @@ def _blank(key: str, spec: TensorSpec) -> torch.Tensor:
         raise UndecidedError(what) from error
 
 
-def _placeholder(kind: str) -> object:
+def placeholder(kind: str) -> object:
     """Return an object whose type reads like ``kind`` in torch's messages and behaves like nothing."""
     module, _, name = kind.rpartition(".")
     try:

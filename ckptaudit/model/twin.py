@@ -1,4 +1,4 @@
-"""A twin of a model without values: same modules, hooks and ties, every tensor on the meta device."""
+"""Copies of a model to load into: same modules, hooks and ties; without values on the meta device, or with them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch.overrides import TorchFunctionMode
 from ..dtypes import DTYPES
 from ..errors import first_line
 from ..manifest import TensorSpec
-from .describe import named_tensors
+from .describe import named_tensors, storage_of
 
 _Memo = dict[int, Any]
+_Counterpart = Callable[[torch.Tensor], torch.Tensor]
 _QUANTIZED = {name for name, dtype in DTYPES.items() if dtype.kind == "quantized"}
 
 
@@ -33,19 +34,33 @@ def twin_of(module: nn.Module) -> nn.Module:
     Attributes that cannot be copied (locks, open files) are shared. Raises UndecidedError for a module that
     cannot be copied, or copies itself with its values.
     """
-    memo = _memo_of(module)
+    return _copy(module, _without_values, lambda tensor: tensor.is_meta)
+
+
+def real_copy(module: nn.Module) -> nn.Module:
+    """Return a deep copy of ``module`` on the CPU with its values, zeros where it is on the meta device.
+
+    What shares memory in the module shares it in the copy. Raises UndecidedError as ``twin_of`` does.
+    """
+    own = {id(tensor) for _, tensor, _, _ in named_tensors(module)}
+    return _copy(module, _WithValues(), lambda tensor: tensor.device.type == "cpu" and id(tensor) not in own)
+
+
+def _copy(module: nn.Module, counterpart: _Counterpart, arrived: Callable[[torch.Tensor], bool]) -> nn.Module:
+    """Copy a module with the counterparts of its tensors; ``arrived`` tells what a tensor of the copy has to be."""
+    memo = _memo_of(module, counterpart)
     name = type(module).__name__
-    with _WithoutValues():
+    with _Copying(counterpart):
         try:
             twin = copy.deepcopy(module, memo)
         except Exception:
-            memo = _memo_of(module)
+            memo = _memo_of(module, counterpart)
             _share_what_cannot_be_copied(module, memo)
             try:
                 twin = copy.deepcopy(module, memo)
             except Exception as error:
                 raise UndecidedError(f"{name} cannot be copied: {first_line(error)}") from error
-    if twin is module or not all(tensor.is_meta for _, tensor, _, _ in named_tensors(twin)):
+    if twin is module or not all(arrived(tensor) for _, tensor, _, _ in named_tensors(twin)):
         raise UndecidedError(f"{name} copies itself in its own way, so no load can be tried on a copy")
     _rebind_load_hooks(twin, memo)
     return twin
@@ -68,27 +83,57 @@ def meta_tensor(spec: TensorSpec) -> torch.Tensor:
     return torch.empty_strided(spec.shape, spec.stride, dtype=dtype, device="meta")
 
 
-class _WithoutValues(TorchFunctionMode):  # type: ignore[misc]
-    """While active, tensors that the memo does not know (plain attributes) are copied without values."""
+class _Copying(TorchFunctionMode):  # type: ignore[misc]
+    """While active, tensors that the memo does not know (plain attributes) are copied as their counterparts."""
+
+    def __init__(self, counterpart: _Counterpart) -> None:
+        super().__init__()
+        self._counterpart = counterpart
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in (torch.Tensor.__deepcopy__, torch.Tensor.clone):
-            return _counterpart(args[0])
+            return self._counterpart(args[0])
         return func(*args, **(kwargs or {}))
 
 
-def _counterpart(tensor: torch.Tensor) -> torch.Tensor:
+def _without_values(tensor: torch.Tensor) -> torch.Tensor:
     """Return the like of ``tensor`` on the meta device: its class, its attributes, its ``requires_grad``."""
+    return _like(tensor, _empty_like, "meta")
+
+
+class _WithValues:
+    """Makes the likes of tensors on the CPU, with their values, over one copy of each storage."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, torch.UntypedStorage] = {}
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        return _like(tensor, self._values, "cpu")
+
+    def _values(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        storage = None if tensor.is_quantized or tensor.is_conj() or tensor.is_neg() else storage_of(tensor)
+        if storage is None:
+            return tensor.cpu().clone()
+        if storage._cdata not in self._storages:
+            copied = torch.UntypedStorage(storage.nbytes())
+            self._storages[storage._cdata] = copied.fill_(0) if tensor.is_meta else copied.copy_(storage)
+        blank = torch.empty(0, dtype=tensor.dtype)
+        return blank.set_(self._storages[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _like(tensor: torch.Tensor, data: _Counterpart, device: str) -> torch.Tensor:
+    """Return a tensor over other data of the same class, with the same attributes and ``requires_grad``."""
     kind = type(tensor)
     if is_lazy(tensor):
-        blank = kind(requires_grad=tensor.requires_grad, device="meta", dtype=tensor.data.dtype)
+        blank = kind(requires_grad=tensor.requires_grad, device=device, dtype=tensor.data.dtype)
     else:
-        # Subclasses that carry inner tensors cannot be made from one meta tensor; their base class can.
+        # Subclasses that carry inner tensors cannot be made from one plain tensor; their base class can.
         if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
             kind = nn.Parameter if isinstance(tensor, nn.Parameter) else torch.Tensor
-        blank = torch.Tensor._make_subclass(kind, _empty_like(tensor), tensor.requires_grad)
+        blank = torch.Tensor._make_subclass(kind, data(tensor), tensor.requires_grad)
     blank.__dict__.update(tensor.__dict__)
     return blank
 
@@ -100,12 +145,12 @@ def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
     return meta_tensor(TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), layout=layout))
 
 
-def _memo_of(module: nn.Module) -> _Memo:
-    """Return the memo that makes ``copy.deepcopy`` take meta tensors for the module's own, ties included."""
+def _memo_of(module: nn.Module, counterpart: _Counterpart) -> _Memo:
+    """Return the memo that makes ``copy.deepcopy`` take counterparts for the module's own tensors, ties included."""
     memo: _Memo = {}
     for _, tensor, _, _ in named_tensors(module):
         if id(tensor) not in memo:
-            memo[id(tensor)] = _counterpart(tensor)
+            memo[id(tensor)] = counterpart(tensor)
     for owner in module.modules():
         for name, hooks in vars(owner).items():
             if name.endswith("_hooks") and name not in _LOAD_HOOKS and isinstance(hooks, OrderedDict):

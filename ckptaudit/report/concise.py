@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from ..policy import Graded, Report
 from ..words import visible
-from .layout import folded_keys
+from .layout import folded_keys, witness_words
 
 MAX_PATTERNS = 3
 
 
 def render_concise(report: Report) -> str:
-    """Return ``FILE: level CODE name: message: keys`` per finding, notes too; the verdict is the last line."""
+    """Return ``FILE: level CODE name: message: keys`` per finding, notes too.
+
+    The last line is the verdict, before it the witness's word where there is one.
+    """
     name = report.checkpoint.name
     lines = [f"{name}: {_line(graded)}" for graded in report.findings]
+    lines += [f"{name}: {witness_words(report.hearing)}"] if report.hearing else []
     lines.append(f'{name}: contract "{report.contract.name}": {report.verdict}')
     return "".join(f"{visible(line)}\n" for line in lines)
 

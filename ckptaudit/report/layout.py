@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..keys import fold
 from ..rules import Finding
 from ..words import visible
+
+if TYPE_CHECKING:
+    from ..compare.hearing import Hearing
 
 
 def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
@@ -62,3 +66,16 @@ def break_word(word: str, width: int) -> Iterable[str]:
         yield word[:at]
         word = word[at:]
     yield word
+
+
+def witness_words(hearing: Hearing) -> str:
+    """Return the witness's word in one sentence."""
+    if hearing.unheard:
+        return "witness: the load could not be performed"
+    if hearing.disagreements:
+        return "witness: torch's own load did otherwise"
+    source = "from memory" if hearing.reader == "memory" else f"read by {hearing.reader}"
+    because = f": {hearing.note}" if hearing.note else ""
+    partly = "; the mapping could not be carried out" if hearing.partly else ""
+    hooks = "" if hearing.prediction else "; a manifest in place of the model's code would not have foretold it"
+    return f"witness: torch's own load did the same ({source}{because}){partly}{hooks}"

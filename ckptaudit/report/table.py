@@ -10,7 +10,7 @@ from ..outcome import LoadOutcome
 from ..policy import Graded, Report, Side
 from ..rules import Finding
 from ..words import plural, value_count, visible
-from .layout import break_word, folded_rows, wrap, wrap_command
+from .layout import break_word, folded_rows, witness_words, wrap, wrap_command
 
 MAX_ROWS = 20
 _MIN_COLUMN = 4
@@ -66,6 +66,8 @@ def _head(report: Report, width: int) -> list[str]:
     for side in sides:
         if remark := _remark(side):
             lines += wrap(remark, width, "  ", "  ")
+    if report.hearing is not None:
+        lines += wrap(witness_words(report.hearing), width, "  ", "  ")
     return lines
 
 
@@ -139,7 +141,8 @@ def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
     if len(lines) > 1:  # the verdict stays whole, for grep
         lines = [*wrap(" ".join(sentences), width), verdict]
     if report.verdict == "kept":
-        lines.append("Not checked: values.")
+        arrived = "Every value arrives, as a real load shows. " if report.hearing and report.hearing.agrees else ""
+        lines.append(f"{arrived}Not checked: {'the values themselves' if arrived else 'values'}.")
     worst = next((graded for graded in report.findings if graded.level == "error"), None)
     if worst is not None:
         lines.append(f"next: ckptaudit explain {worst.finding.rule.code}")

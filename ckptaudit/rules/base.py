@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..outcome import key_of_error
 from ..records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from ..compare.align import Alignment
+    from ..compare.hearing import Hearing
     from ..formats.base import Checkpoint
     from ..mapping.infer import Proposal
     from ..mapping.mapping import Mapped
@@ -164,7 +166,7 @@ class Evidence:
     given, and the one proposed on top of it. ``outcome`` and ``outcome_as_is`` are what the load says to each.
     ``missing`` and ``unexpected`` are the keys that no finding explains yet; checks run in order, root causes first.
     ``origin`` maps keys of ``alignment`` to those of the file. ``undecided`` says why torch could not be asked.
-    ``contract`` is the one to be judged by.
+    ``contract`` is the one to be judged by. ``hearing`` is the witness's word, where one was asked.
     """
 
     as_is: Alignment
@@ -179,6 +181,7 @@ class Evidence:
     origin: Mapping[str, str] = field(default_factory=dict)
     undecided: str = ""
     contract: Contract = Contract.strict
+    hearing: Hearing | None = None
 
     def without(self, explained: Iterable[str]) -> Evidence:
         """Return the evidence with these missing and unexpected keys accounted for."""
@@ -212,18 +215,6 @@ class Evidence:
     def refused(self) -> frozenset[str]:
         """The keys that the load's error messages name."""
         return frozenset(key for key in map(key_of_error, self.outcome.errors) if key is not None)
-
-
-def key_of_error(message: str) -> str | None:
-    """Return the key that one of ``load_state_dict``'s error messages is about, or None.
-
-    The two wordings are those of torch/nn/modules/module.py, ``_load_from_state_dict``.
-    """
-    if message.startswith("size mismatch for "):
-        return message[len("size mismatch for ") :].split(": ", 1)[0]
-    if message.startswith('While copying the parameter named "'):
-        return message.split('"', 2)[1]
-    return None
 
 
 def drop_options(keys: Iterable[str], universe: Iterable[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..compare.align import is_extra_state
-from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, key_of_error, shape_text
+from ..outcome import key_of_error
+from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, shape_text
 from .tensors import differs_in_layout
 
 if TYPE_CHECKING:

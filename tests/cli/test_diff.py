@@ -10,6 +10,8 @@ import pytest
 
 from .support import run, saved
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
 NET = {"conv.weight": (4, 3, 3, 3), "fc.weight": (10, 4), "fc.bias": (10,)}
 FORMATS = ("table", "concise", "json")
 
@@ -130,6 +132,7 @@ class TestFields:
             "findings",
             "accepted",
             "skipped_rules",
+            "witness",
         ]
         assert (data["schema"], data["command"], data["contract"]) == ("ckptaudit.report/1", "diff", "strict")
         assert list(data["inputs"]) == ["checkpoint", "model"]
@@ -310,3 +313,22 @@ class TestTensorRules:
         assert result.json["mapping"]["proposed"] == []
         result = diff(capsys, "net.json", "wide.json", "--map", "transpose *.weight when=4x10", "--format", "json")
         assert result.json["mapping"]["proposed"] == ["module.* -> *"]
+
+
+class TestWitness:
+    def test_it_is_asked_where_there_is_a_model(self, capsys):
+        folder = FIXTURES / "rules" / "CKPT906"
+        clean = [folder / "clean" / name for name in ("model.py", "checkpoint.safetensors")]
+        result = diff(capsys, *clean, "--witness", "--format", "json")
+        assert (result.status, result.json["witness"]["agrees"], result.json["witness"]["loads"]) == (0, True, 1)
+        assert diff(capsys, *clean).status == 2  # its load hook needs the values
+        result = diff(capsys, *clean[:1], folder / "fires" / "checkpoint.safetensors", "--witness", "--exit-zero")
+        assert (result.status, "error[CKPT906] prediction-disagrees" in result.out) == (2, True)
+
+    def test_a_manifest_is_no_model(self, capsys):
+        result = diff(capsys, "net.json", "net.json", "--witness")
+        assert (result.status, result.out) == (2, "")
+        assert result.err.splitlines() == [
+            "ckptaudit: error: net.json: is a manifest, into which no witness can load",
+            "hint: name the model's code",
+        ]

@@ -260,3 +260,23 @@ def test_what_stays_on_meta_is_said(tmp_path):
     with torch.device("meta"):
         model = build()
     assert ckptaudit.load(model, path, assign=True).on_meta == ("mask",)
+
+
+def test_what_is_not_read_is_refused_by_name(tmp_path):
+    torch.save({"w": torch.eye(3).to_sparse(), "b": torch.ones(2)}, tmp_path / "c.pth")
+    model = nn.Module()
+    model.register_buffer("w", torch.zeros(3, 3))
+    model.register_buffer("b", torch.zeros(2))
+    with pytest.raises(LoadError, match=r"w is sparse_coo, which is not read yet|does not load strictly"):
+        ckptaudit.load(model, tmp_path / "c.pth")
+    assert model.b.tolist() == [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_quantized_values_are_not_taken_for_integers(tmp_path):
+    state = {"w": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}
+    torch.save(state, tmp_path / "c.pth")
+    model = nn.Module()
+    model.register_buffer("w", torch.quantize_per_tensor(torch.zeros(3), 0.5, 0, torch.qint8))
+    with pytest.raises(LoadError, match=r"w is quantized, which is not read yet|does not load"):
+        ckptaudit.load(model, tmp_path / "c.pth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ckptaudit.formats import DEFAULT_LIMITS
 from ckptaudit.model.describe import manifest_of
 from ckptaudit.model.live import LiveModel
 from ckptaudit.model.trial import try_load
@@ -18,6 +19,8 @@ def test_a_live_model():
     assert live.facts == ModelFacts("Sequential", device="cpu")
     state = manifest_of({"0.weight": torch.zeros(3, 2)})
     assert live.try_load(state) == try_load(module, state)
+    (load,) = live.really_load({"0.weight": torch.zeros(3, 2)}, DEFAULT_LIMITS, []).loads
+    assert load.outcome.missing_keys == live.try_load(state).missing_keys
     live.close()
     live.close()
 

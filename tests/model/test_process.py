@@ -17,10 +17,12 @@ from torch import nn
 
 import ckptaudit
 from ckptaudit.errors import ModelError, UsageError
+from ckptaudit.formats import DEFAULT_LIMITS
 from ckptaudit.model.describe import manifest_of
 from ckptaudit.model.process import ModelProcess, open_model
 from ckptaudit.model.spec import parse_model_spec
 from ckptaudit.model.trial import try_load
+from ckptaudit.records import replace
 
 ROOT = str(Path(ckptaudit.__file__).parent.parent)
 
@@ -100,6 +102,47 @@ def test_loads_are_tried_in_the_child_as_often_as_asked(noisy):
 def test_a_large_request_does_not_block(noisy):
     many = {f"layer{index}.weight": torch.zeros(1) for index in range(20_000)}
     assert len(noisy.try_load(manifest_of(many)).unexpected_keys) == 20_000
+
+
+def test_a_witness_loads_with_values_what_was_built_without(noisy, tmp_path):
+    torch.save({"net": {f"module.{key}": value for key, value in Same().state_dict().items()}}, tmp_path / "net.pth")
+    testimony = noisy.really_load(f"{tmp_path}/net.pth#net", DEFAULT_LIMITS, [["module.* -> *"]])
+    assert (testimony.reader, testimony.misread) == ("torch.load", ())
+    as_is, mapped = testimony.loads
+    assert (as_is.outcome.loaded, mapped.outcome.loaded, mapped.strict_raised) == (0, len(Same().state_dict()), "")
+    assert (mapped.altered, mapped.touched) == ((), ())
+    small = replace(DEFAULT_LIMITS, tensors=1)
+    assert "more than 1 tensors" in noisy.really_load(str(tmp_path / "net.pth"), small, [])
+
+
+def test_a_state_dict_of_this_process_is_out_of_its_reach(noisy):
+    with pytest.raises(UsageError, match="is built in another process than the state dict"):
+        noisy.really_load({}, DEFAULT_LIMITS, [])
+
+
+def test_a_model_that_can_be_built_without_values_only(tmp_path):
+    text = """
+        import torch
+        def build():
+            layer = torch.nn.Linear(2, 2)
+            if not layer.weight.is_meta:
+                raise MemoryError("far too large")
+            return layer
+        """
+    write(tmp_path, text)
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "net.pth")
+    with open_model(parse_model_spec(f"{tmp_path}/model.py:build")) as process:
+        said = process.really_load(str(tmp_path / "net.pth"), DEFAULT_LIMITS, [])
+    assert said == "the model cannot be built on the CPU: MemoryError: far too large"
+
+
+def test_a_model_that_is_there_already_is_copied(tmp_path):
+    write(tmp_path, "import torch\nnet = torch.nn.Linear(2, 2)")
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "net.pth")
+    with open_model(parse_model_spec(f"{tmp_path}/model.py:net")) as process:
+        for _ in range(2):
+            (load,) = process.really_load(str(tmp_path / "net.pth"), DEFAULT_LIMITS, []).loads
+            assert (load.outcome.missing_keys, load.altered, load.touched) == (("bias",), (), ())
 
 
 SCRIPT = """

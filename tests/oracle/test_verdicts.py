@@ -43,8 +43,10 @@ def test_the_verdict_is_torchs(seed, model_change, state_change):
     strict, non_strict = (torchs_word(model, state, strict=flag) for flag in (True, False))
     before = copy.deepcopy(model.state_dict())
 
-    report = ckptaudit.diff(model, state)
+    report = ckptaudit.diff(model, state, witness=True)
 
+    assert report.hearing.agrees, report.hearing.disagreements
+    assert report.hearing.prediction
     loads = report.to_json()["loads"]
     assert loads["strict"]["as_is"] is (strict is not None)
     assert loads["non_strict"]["as_is"] is (non_strict is not None)

@@ -186,7 +186,9 @@ def test_verdict_is_that_of_torch(pair: Pair, opened: tuple[Path, nn.Module, Any
     torch_says = judge(model, state)
     assert torch_says.strict == pair.loads
 
-    report = ckptaudit.diff(model, path)
+    report = ckptaudit.diff(model, path, witness=True)
+    assert report.hearing is not None
+    assert (report.hearing.agrees, report.hearing.prediction) == (True, True), report.hearing
     loads = report.to_json()["loads"]
     assert loads["strict"]["as_is"] == torch_says.strict
     assert loads["non_strict"]["as_is"] == torch_says.non_strict

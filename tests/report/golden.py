@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "golden"
 
 RESNET50 = ["fixtures/resnet50/model.py", "fixtures/resnet50/dataparallel.pth"]
+DISAGREES = [f"fixtures/rules/CKPT906/fires/{name}" for name in ("model.py", "checkpoint.safetensors")]
 CASES = {
     "diff_resnet50": ["diff", *RESNET50],
     "diff_resnet50_concise": ["diff", *RESNET50, "--format", "concise"],
@@ -18,6 +19,8 @@ CASES = {
     "diff_clean": ["diff", "torchvision.models:resnet18", "fixtures/article/resnet18.pth"],
     "diff_extract": ["diff", "fixtures/article/extract_layers/model.py", "fixtures/article/resnet18.pth"],
     "diff_own_class": ["diff", "fixtures/article/own_class/model.py", "fixtures/article/resnet18.pth", "-v"],
+    "diff_witness": ["diff", *RESNET50, "--map", "module.* -> *", "--arg", "num_classes=1000", "--witness"],
+    "diff_disagrees": ["diff", *DISAGREES, "--witness"],
     "inspect_resnet50": ["inspect", "fixtures/resnet50/dataparallel.pth"],
     "scan_fixtures": ["scan", "fixtures/rules/CKPT702", "fixtures/resnet50", "fixtures/rules/CKPT707"],
     "convert_plan": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from ckptaudit import Manifest, TensorSpec, audit
 from ckptaudit.report import render
@@ -48,3 +49,12 @@ def test_no_key_makes_a_line_of_its_own(keys):
     lines = concise({"w": (2,)}, keys).split("\n")
     assert lines.pop() == ""
     assert all(line.startswith("manifest: ") and line.isprintable() for line in lines)
+
+
+def test_the_witness_has_the_line_before_the_last():
+    layer = nn.Linear(4, 2)
+    text = render(audit.diff(layer, layer.state_dict(), witness=True), "concise")
+    assert text.splitlines() == [
+        "state dict: witness: torch's own load did the same (from memory)",
+        'state dict: contract "strict": kept',
+    ]

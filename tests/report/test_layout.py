@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptaudit.compare.hearing import Hearing
 from ckptaudit.keys import KeyPattern
-from ckptaudit.report.layout import break_word, folded_keys, folded_rows, wrap, wrap_command
+from ckptaudit.report.layout import break_word, folded_keys, folded_rows, witness_words, wrap, wrap_command
 from ckptaudit.report.table import grid
 from ckptaudit.rules import RULES, Finding
 
@@ -132,3 +133,28 @@ class TestFolding:
 @pytest.mark.parametrize("width", [0, -3])
 def test_no_room_at_all_is_no_endless_loop(width):
     assert list(break_word("abc", width)) == ["abc"]
+
+
+@pytest.mark.parametrize(
+    ("hearing", "words"),
+    [
+        (Hearing("torch.load"), "torch's own load did the same (read by torch.load)"),
+        (
+            Hearing("memory", partly=True),
+            "torch's own load did the same (from memory); the mapping could not be carried out",
+        ),
+        (
+            Hearing("ckptaudit", note="torch has no reader of dcp"),
+            "torch's own load did the same (read by ckptaudit: torch has no reader of dcp)",
+        ),
+        (
+            Hearing("safetensors", prediction=False),
+            "torch's own load did the same (read by safetensors); a manifest in place of the model's code would not have "
+            "foretold it",
+        ),
+        (Hearing("torch.load", disagreements=(("loaded", "1", "2"),)), "torch's own load did otherwise"),
+        (Hearing(unheard="it is gone"), "the load could not be performed"),
+    ],
+)
+def test_the_words_of_the_witness(hearing, words):
+    assert witness_words(hearing) == f"witness: {words}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from ckptaudit import CkptauditError, Manifest, TensorSpec, audit
 from ckptaudit.cli.streams import terminal_width
@@ -45,6 +46,17 @@ class TestWholeReports:
             "\n"
             'All 2 tensors match by name, shape and dtype. Contract "strict": kept.\n'
             "Not checked: values.\n"
+        )
+
+    def test_with_a_witness(self):
+        layer = nn.Linear(4, 2)
+        assert table(layer, layer.state_dict(), witness=True) == (
+            "  checkpoint  state dict  2 tensors  10 values\n"
+            "  model       Linear      2 tensors  10 values  built on cpu\n"
+            "  witness: torch's own load did the same (from memory)\n"
+            "\n"
+            'All 2 tensors match by name, shape and dtype. Contract "strict": kept.\n'
+            "Every value arrives, as a real load shows. Not checked: the values themselves.\n"
         )
 
     def test_broken(self):

@@ -6,6 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from torch import nn
+
 import ckptaudit
 from ckptaudit import Manifest
 from ckptaudit.cli import build_parser
@@ -58,7 +60,13 @@ def diff(model, checkpoint, arguments=(), given=()):
     options = build_parser().parse_args(["diff", "MODEL", "CHECKPOINT", *arguments])
     written = _mapping(options.rules or ())
     rules = (*KeyMapping.parse(given).rules, *(written.rules if written else ()))
-    return ckptaudit.diff(model, checkpoint, contract=options.contract, mapping=KeyMapping(rules))
+    report = ckptaudit.diff(model, checkpoint, contract=options.contract, mapping=KeyMapping(rules))
+    if isinstance(model, nn.Module) and not isinstance(checkpoint, Manifest) and report.outcome.judge == "torch":
+        options = {"contract": options.contract, "mapping": KeyMapping(rules)}
+        witnessed = ckptaudit.diff(model, checkpoint, **options, witness=True)
+        assert witnessed.hearing.agrees, (witnessed.hearing.unheard, witnessed.hearing.disagreements)
+        assert codes(witnessed) == codes(report)
+    return report
 
 
 def follow(model, checkpoint, given=()):

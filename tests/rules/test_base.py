@@ -6,8 +6,9 @@ from string import Formatter
 import pytest
 
 from ckptaudit.errors import UsageError
+from ckptaudit.outcome import key_of_error
 from ckptaudit.rules import RULES, Contract, Finding, Fix, Rule, find_rule
-from ckptaudit.rules.base import drop_options, key_of_error
+from ckptaudit.rules.base import drop_options
 
 from .support import diff, found, manifest, net
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
+import ckptaudit
 from ckptaudit.formats import open_checkpoint
 
 from .support import codes, diff, follow, found, manifest, spec
@@ -81,7 +82,7 @@ def test_one_storage_under_both_names_is_not_read(tmp_path):
     torch.save(Tied().state_dict(), path)
     checkpoint = open_checkpoint(path)
     path.write_bytes(b"")  # nothing can be read any more
-    assert codes(diff(Tied(), checkpoint)) == []
+    assert codes(ckptaudit.diff(Tied(), checkpoint)) == []
 
 
 @pytest.mark.parametrize("second", [torch.zeros(4, 8).T, torch.zeros(9, 4)[1:]], ids=["strided", "a view"])
