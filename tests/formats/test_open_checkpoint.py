@@ -213,7 +213,7 @@ from ckptaudit.formats import open_checkpoint
 assert list(open_checkpoint(sys.argv[1]).manifest) == ["w"]
 package = "ckptaudit.formats."
 ours = {name.removeprefix(package) for name in sys.modules if name.startswith(package)}
-assert ours == {"base", "choice", "identify", "oddities", "safetensors", "strict_json"}, ours
+assert ours == {"base", "choice", "identify", "noted", "oddities", "safetensors", "strict_json"}, ours
 """
     env = {**os.environ, "PYTHONPATH": str(Path(ckptaudit.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code, str(weights)], check=True, env=env)

@@ -11,7 +11,7 @@ from torch import nn
 import ckptaudit
 from ckptaudit import Manifest
 from ckptaudit.cli import build_parser
-from ckptaudit.cli.diff import _mapping
+from ckptaudit.cli.mapping import parse_mapping
 from ckptaudit.manifest import TensorSpec
 from ckptaudit.mapping.mapping import KeyMapping
 
@@ -58,7 +58,7 @@ def arguments_of(report):
 def diff(model, checkpoint, arguments=(), given=()):
     """Compare with these arguments, read as the command line reads them."""
     options = build_parser().parse_args(["diff", "MODEL", "CHECKPOINT", *arguments])
-    written = _mapping(options.rules or ())
+    written = parse_mapping(options.rules or ())
     rules = (*KeyMapping.parse(given).rules, *(written.rules if written else ()))
     report = ckptaudit.diff(model, checkpoint, contract=options.contract, mapping=KeyMapping(rules))
     if isinstance(model, nn.Module) and not isinstance(checkpoint, Manifest) and report.outcome.judge == "torch":
