@@ -127,6 +127,12 @@ class ByteSource:
                 raise FormatError(self.path, "was cut short while it was read", "read it again once it is written")
             done += count
 
+    def is_cached(self, offset: int, length: int) -> bool:
+        """Tell whether the system keeps these bytes in memory; False where it does not say."""
+        from .page_cache import is_cached
+
+        return is_cached(self._fd, offset, length)
+
     def check_unchanged(self) -> None:
         """Check that nobody wrote to the file while it was open. Raises FormatError CKPT703."""
         if self._fd < 0:
@@ -187,6 +193,10 @@ class Section(ByteSource):
     def identity(self) -> tuple[int, int]:
         """That of the whole file."""
         return self._whole.identity
+
+    def is_cached(self, offset: int, length: int) -> bool:
+        """Tell whether the system keeps these bytes of the part in memory."""
+        return self._whole.is_cached(self._start + offset, length)
 
     def check_unchanged(self) -> None:
         """Check the whole file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -73,7 +73,7 @@ class StoredTensor(torch.Tensor):  # type: ignore[misc]
 class Later:
     """Copies that are put off until nothing else can fail any more.
 
-    ``prepare`` reads all the bytes once, which are then in memory as the system keeps files there; only then ``copy``
+    ``prepare`` reads all the bytes that are not in memory already, as the system keeps files there; only then ``copy``
     overwrites anything. What it reads is what was read a moment before: it gives up only where that fails three times.
     """
 
@@ -87,7 +87,9 @@ class Later:
             self._pieces += [(raw.source, start + at, view[at : at + _PIECE]) for at in range(0, len(view), _PIECE)]
 
     def prepare(self) -> None:
-        """Read every byte. Raises FormatError and OSError; nothing has changed then."""
+        """Have every byte in memory. Raises FormatError and OSError; nothing has changed then."""
+        if all(source.is_cached(start, end - start) for source, start, end in self._spans()):
+            return
         scratch = threading.local()
 
         def read(piece: tuple[ByteSource, int, memoryview]) -> None:
@@ -97,6 +99,14 @@ class Later:
             source.read_into(start, scratch.buffer[: len(view)])
 
         self._each(read)
+
+    def _spans(self) -> Iterator[tuple[ByteSource, int, int]]:
+        """Yield each file with where its first piece begins and its last one ends."""
+        spans: dict[int, tuple[ByteSource, int, int]] = {}
+        for source, start, view in self._pieces:
+            _, first, last = spans.get(id(source), (source, start, start))
+            spans[id(source)] = source, min(first, start), max(last, start + len(view))
+        yield from spans.values()
 
     def copy(self) -> None:
         """Read every byte to where it belongs."""

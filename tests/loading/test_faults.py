@@ -415,6 +415,7 @@ class TestLargeModels:
     @pytest.fixture(autouse=True)
     def _everything_is_large(self, monkeypatch):
         monkeypatch.setattr("ckptaudit.loading.atomic.IN_MEMORY", 0)
+        monkeypatch.setattr("ckptaudit.formats.page_cache.is_cached", lambda *_: False)
 
     @staticmethod
     def model():
@@ -488,3 +489,19 @@ class TestLargeModels:
                 except (error, CkptauditError):  # the last line of all is behind the load
                     assert self.bytes_of(model) in (before, after), at
             torch.set_grad_enabled(True)
+
+
+def test_what_is_in_memory_is_not_read_twice(tmp_path):
+    from ckptaudit.formats.base import ByteSource
+
+    path = tmp_path / "x"
+    path.write_bytes(bytes(1 << 20))
+    source = ByteSource(path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        file.read()
+        if not source.is_cached(0, 1 << 20):
+            pytest.skip("this kernel does not say what it keeps in memory")
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert not source.is_cached(0, 1 << 20)
+    assert not source.is_cached(0, 0)
