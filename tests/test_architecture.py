@@ -26,6 +26,7 @@ LAYERS = [
     {"policy"},
     {"sources", "inspection", "integrity"},
     {"audit", "scanning"},
+    {"training"},
     {"report"},
     {"cli"},
     {"", "__main__"},
