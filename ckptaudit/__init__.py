@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .mapping.mapping import KeyMapping
     from .policy import Report
     from .scanning import ScanReport, scan
+    from .training.freezing import freeze
+    from .training.groups import param_groups
 
 __version__ = "0.1.0"
 
@@ -29,7 +31,9 @@ _HOMES = {
     "TensorSpec": "manifest",
     "UsageError": "errors",
     "diff": "audit",
+    "freeze": "training.freezing",
     "open_checkpoint": "formats",
+    "param_groups": "training.groups",
     "scan": "scanning",
 }
 
@@ -46,7 +50,9 @@ __all__ = [
     "TensorSpec",
     "UsageError",
     "diff",
+    "freeze",
     "open_checkpoint",
+    "param_groups",
     "scan",
 ]
 
