@@ -143,6 +143,7 @@ def test_the_dear_standard_modules_stay_out():
         ("tqdm", ["cli/progress.py"]),
         ("numpy", ["integrity.py"]),
         ("tomli", ["mapping/toml.py"]),
+        ("xxhash", ["training/fingerprint.py"]),
     ],
 )
 def test_only_one_file_imports_a_heavy_package(package, users):
