@@ -25,6 +25,7 @@ CHECK_SKIPPED = Rule(
     summary="a check could not run: exit status 2",
     messages={
         "": "torch's own load could not be tried: {reason}",
+        "unread": "{count} {tensors} could not be compared: {reason}",
         "resume": "the training state was not compared: there are no rules for optimizers and schedulers yet",
     },
     details={"": "the verdict is predicted from names and shapes; load hooks may change it"},

@@ -15,6 +15,7 @@ from .select import Rows
 # Values of a tensor that are kept: all of a small one (norms, biases), every n-th of a larger one.
 SAMPLE = 4096
 _SHOWN_ROWS = 4
+_SHOWN_ULPS = 1000  # more says no more than the absolute change
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _WITH_ULPS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -41,7 +42,7 @@ class Difference:
         sampled = " sampled" if self.looked < self.total else ""
         if not self.changed:
             return f"in none of {plural(self.looked, 'sampled value')}"
-        ulps = f" ({plural(self.max_ulp, 'ULP')})" if self.max_ulp is not None and self.max_ulp < 1 << 24 else ""
+        ulps = f" ({plural(self.max_ulp, 'ULP')})" if self.max_ulp is not None and self.max_ulp < _SHOWN_ULPS else ""
         size = "to NaN" if self.max_abs is None or isnan(self.max_abs) else f"by up to {self.max_abs:.3g}{ulps}"
         share = "" if self.changed == self.looked else f", in {self.changed:,} of {self.looked:,}{sampled} values"
         rows = f", rows {', '.join(map(str, self.rows[:_SHOWN_ROWS]))}" if share and self.rows else ""

@@ -97,7 +97,8 @@ def _check_whole(tensors: Mapping[str, NamedTensor], selection: Selection) -> No
 
 def _modules_to_hold(tensors: Mapping[str, NamedTensor], selection: Selection) -> list[nn.Module]:
     """Return the modules that eval mode is meant for: those wholly selected with all below, and held statistics."""
-    loose = {id(module) for name, named in tensors.items() if name not in selection for module in named.modules}
+    left = [named for name, named in tensors.items() if name not in selection and named.kind != "attribute"]
+    loose = {id(module) for named in left for module in named.modules}
     chosen = [tensors[name] for name in selection]
     whole = [module for named in chosen for module in named.modules if id(module) not in loose]
     held = {id(below): below for module in whole for below in module.modules()}

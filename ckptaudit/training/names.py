@@ -1,4 +1,4 @@
-"""Every parameter and buffer of a model by its canonical name: tied names each, wrappers not named."""
+"""Every tensor of a model by its canonical name: tied tensors by each of theirs, wrappers not named."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class NamedTensor:
     """One tensor of a model under one name.
 
     ``name`` leaves out what wrappers add, ``path`` is what ``named_parameters`` says. ``modules`` leads from the
-    model to the module that owns the tensor; ``persistent`` is False for a buffer that no state dict has.
+    model to the module that owns the tensor; ``persistent`` is False for what no state dict has. An ``attribute``
+    is a tensor that a module keeps without registering it.
     """
 
     name: str
     path: str
     tensor: Tensor
-    kind: Literal["parameter", "buffer"]
+    kind: Literal["parameter", "buffer", "attribute"]
     modules: tuple[nn.Module, ...]
     persistent: bool = True
 
@@ -43,7 +44,7 @@ class NamedTensor:
 
 
 def named_tensors(model: nn.Module) -> dict[str, NamedTensor]:
-    """Return the parameters and buffers of ``model`` by canonical name, in the model's order.
+    """Return parameters, buffers and plain tensor attributes of ``model`` by canonical name, in the model's order.
 
     A tensor with several names is there under each of them. Where leaving out wrappers would give two tensors
     one name, the later one keeps its full path.
@@ -68,6 +69,9 @@ def _walk(
         if buffer is not None:
             persistent = key not in module._non_persistent_buffers_set
             yield NamedTensor(_join(name, key), _join(path, key), buffer, "buffer", modules, persistent)
+    for key, value in vars(module).items():
+        if isinstance(value, Tensor):
+            yield NamedTensor(_join(name, key), _join(path, key), value, "attribute", modules, persistent=False)
     for key, child in module._modules.items():
         if child is not None:
             inner = name if _wraps(module, key) else (*name, key)
