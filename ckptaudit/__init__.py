@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .mapping.mapping import KeyMapping
     from .policy import Report
     from .scanning import ScanReport, scan
+    from .training.audit import FreezeAudit, audit_training
     from .training.freezing import freeze
     from .training.groups import param_groups
 
@@ -22,6 +23,7 @@ _HOMES = {
     "Checkpoint": "formats",
     "CkptauditError": "errors",
     "FormatError": "errors",
+    "FreezeAudit": "training.audit",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
     "Manifest": "manifest",
@@ -30,6 +32,7 @@ _HOMES = {
     "ScanReport": "scanning",
     "TensorSpec": "manifest",
     "UsageError": "errors",
+    "audit_training": "training.audit",
     "diff": "audit",
     "freeze": "training.freezing",
     "open_checkpoint": "formats",
@@ -41,6 +44,7 @@ __all__ = [
     "Checkpoint",
     "CkptauditError",
     "FormatError",
+    "FreezeAudit",
     "KeyMapping",
     "KeyPattern",
     "Manifest",
@@ -49,6 +53,7 @@ __all__ = [
     "ScanReport",
     "TensorSpec",
     "UsageError",
+    "audit_training",
     "diff",
     "freeze",
     "open_checkpoint",

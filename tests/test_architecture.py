@@ -26,9 +26,9 @@ LAYERS = [
     {"policy"},
     {"sources", "inspection", "integrity"},
     {"audit", "scanning"},
-    {"training"},
     {"report"},
-    {"cli"},
+    {"training"},
+    {"cli", "testing"},
     {"", "__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

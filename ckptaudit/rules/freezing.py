@@ -45,7 +45,7 @@ FROZEN_STATISTICS_DRIFTED = Rule(
     breaks=Contract.exact,
     silent="yes",
     summary="the running statistics of a frozen norm moved",
-    messages={"": "{count} running {statistics} of frozen norms moved"},
+    messages={"": "{count} running statistic{s} of frozen norms moved"},
     details={"": "requires_grad=False does not hold them; eval mode does, and model.train() ends it"},
     columns=("key", "moved", "why"),
     why="A frozen backbone then computes other features than the pretrained one, in eval mode too.",

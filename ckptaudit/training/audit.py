@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ..errors import UsageError
 from ..policy import Report, Side, grade, verdict_of
+from ..report import render
 from ..rules import Contract
 from ..words import plural
 from .blame import BlameMode
@@ -65,6 +66,13 @@ class FreezeAudit:
         if self._report is None:
             self._report = self._made_report(self.verdicts)
         return self._report
+
+    def text(self, width: int = 80) -> str:
+        """Return the report as a terminal of that width shows it."""
+        return render(self.report, "table", width).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text()
 
     @property
     def steps(self) -> int:
@@ -199,7 +207,6 @@ def _remarks(judged: list[TensorVerdict], steps: str) -> tuple[str, ...]:
     held = sum(one.verdict == "held" for one in frozen)
     trainable = [one for one in judged if one.expected == "trainable"]
     trained = sum(one.verdict == "trained" for one in trainable)
-    return (
-        f"Of {plural(len(frozen), 'frozen tensor')} {held:,} held bit for bit, and of "
-        f"{len(trainable):,} trainable {trained:,} moved, in {steps}.",
-    )
+    said = [f"of {plural(len(frozen), 'frozen tensor')} {held:,} held bit for bit"] if frozen else []
+    said += [f"of {plural(len(trainable), 'trainable tensor')} {trained:,} moved"] if trainable else []
+    return (f"In {steps}, {' and '.join(said)}.",) if said else ()

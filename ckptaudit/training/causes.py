@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import LBFGS
 
 from ..records import dataclass
+from ..words import plural
 from .difference import Difference
 from .names import NamedTensor
 from .watch import Member, Moved, Watch
@@ -188,7 +189,7 @@ def _outside(watch: Watch) -> Stuck:
         return Stuck("inconclusive", Cause("no-optimizer", "no optimizer was given, and none stepped"))
     stale = watch.stale()
     if stale:
-        reason = f"no optimizer has it, and {stale:,} tensors that they have are not of the model: made anew since?"
+        reason = f"no optimizer has it, and they hold {plural(stale, 'tensor')} that the model has no longer"
         return Stuck("not in optimizer", Cause("stale", reason))
     return Stuck("not in optimizer", Cause("absent", "no optimizer has it in a group"))
 

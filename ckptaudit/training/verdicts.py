@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ..records import dataclass
-from ..rules import Contract, Finding
+from ..rules import Contract, Finding, Rule
 from ..rules.freezing import FROZEN_STATISTICS_DRIFTED, FROZEN_TENSOR_CHANGED, TRAINABLE_TENSOR_UNCHANGED
 from ..rules.meta import CHECK_SKIPPED
 from .blame import Blame
@@ -134,8 +134,7 @@ def findings(judged: Iterable[TensorVerdict], *, declared: bool) -> list[Finding
     if attributes:
         found.append(_moved(FROZEN_TENSOR_CHANGED, attributes, case="attribute", breaks=Contract.resume))
     if statistics:
-        words = {"statistics": "statistic" if len(statistics) == 1 else "statistics"}
-        found.append(_moved(FROZEN_STATISTICS_DRIFTED, statistics, data=words))
+        found.append(_moved(FROZEN_STATISTICS_DRIFTED, statistics))
     stuck = [one for one in judged if one.expected == "trainable" and one.verdict not in ("trained", "inconclusive")]
     if stuck:
         found.append(_stuck(stuck, breaks=Contract.exact if declared else None))
@@ -147,7 +146,7 @@ def findings(judged: Iterable[TensorVerdict], *, declared: bool) -> list[Finding
     return found
 
 
-def _moved(rule: Any, moved: list[TensorVerdict], data: Mapping[str, Any] | None = None, **rest: Any) -> Finding:
+def _moved(rule: Rule, moved: list[TensorVerdict], **rest: Any) -> Finding:
     """Word tensors that moved at one time for one cause alike, by the largest change of all, so that they fold."""
     groups: dict[tuple[str, str, bool], list[TensorVerdict]] = {}
     for one in moved:
@@ -155,8 +154,8 @@ def _moved(rule: Any, moved: list[TensorVerdict], data: Mapping[str, Any] | None
         groups.setdefault((one.when, _why(one), counts), []).append(one)
     how = {id(one): text for (when, *_), group in groups.items() for text in [_how(when, group)] for one in group}
     rows = tuple((one.name, how[id(one)], _why(one)) for one in moved)
-    given = {**(data or {}), "verdicts": [one.to_json() for one in moved]}
-    return Finding(rule, tuple(one.name for one in moved), data=given, rows=rows, **rest)
+    data = {"verdicts": [one.to_json() for one in moved]}
+    return Finding(rule, tuple(one.name for one in moved), data=data, rows=rows, **rest)
 
 
 def _how(when: str, group: list[TensorVerdict]) -> str:

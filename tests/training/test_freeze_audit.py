@@ -43,8 +43,8 @@ def test_what_holds_and_what_trains():
         "  start  Net  4 tensors  30 values  2 frozen, 2 trainable\n"
         "  end    Net  4 tensors  30 values  3 steps of SGD\n"
         "\n"
-        "Of 2 frozen tensors 2 held bit for bit, and of 2 trainable 2 moved, in 3 steps\n"
-        "of SGD.\n"
+        "In 3 steps of SGD, of 2 frozen tensors 2 held bit for bit and of 2 trainable\n"
+        "tensors 2 moved.\n"
         'Contract "exact": kept.\n'
     )
 
