@@ -46,15 +46,18 @@ def why_moved(name: str, moved: Moved, watch: Watch, difference: Difference | No
     if moved.step == 0:
         return Cause("before", "it was different when the audit began")
     if named.kind != "parameter":
-        return _of_buffer(named)
+        return _of_buffer(named, moved)
     found = _by_optimizer(name, moved, watch) or _by_another_name(name, watch)
     return found or _by_hand(named, moved, difference, blamed=blamed)
 
 
-def _of_buffer(named: NamedTensor) -> Cause:
+def _of_buffer(named: NamedTensor, moved: Moved) -> Cause:
     kind = type(named.module).__name__
     if is_statistic(named.name):
-        return Cause("statistics", f"{kind} was in train mode, where each forward pass updates its running statistics")
+        if moved.training:
+            return Cause("statistics", f"{kind} was in train mode, where each forward pass updates its statistics")
+        how = "was for a while in train mode, or its statistics were written: update_bn, a broadcast of DDP, a load"
+        return Cause("statistics", f"{kind} {how}")
     if named.attribute in _POWER_ITERATION:
         return Cause("power-iteration", "spectral_norm was in train mode, where each forward pass iterates u and v")
     if any("Observer" in type(module).__name__ or "FakeQuant" in type(module).__name__ for module in named.modules):
