@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import LBFGS
 
 from ..records import dataclass
+from ..rules.base import shape_text
 from ..words import plural
 from .difference import Difference
 from .names import NamedTensor
@@ -41,7 +42,8 @@ def why_moved(name: str, moved: Moved, watch: Watch, difference: Difference | No
         return Cause("gone", "the model has no tensor of this name any more")
     first, last = watch.first[name], watch.last.get(name)
     if last is not None and (first.dtype, first.shape) != (last.dtype, last.shape):
-        was, now = (first.dtype, last.dtype) if first.dtype != last.dtype else (first.shape, last.shape)
+        kinds = [str(print_.dtype).removeprefix("torch.") for print_ in (first, last)]
+        was, now = kinds if kinds[0] != kinds[1] else (shape_text(first.shape), shape_text(last.shape))
         return Cause("converted", f"it went from {was} to {now}")
     if moved.step == 0:
         return Cause("before", "it was different when the audit began")

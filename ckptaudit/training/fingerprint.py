@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import xxhash
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..records import dataclass
 from .select import Rows
 
 Method = Literal["xxh3_128", "index_mix"]
@@ -20,8 +19,7 @@ Method = Literal["xxh3_128", "index_mix"]
 _CHUNK = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """The digest of a tensor's bytes in logical order, with what says how to read them.
 
     Equal exactly where dtype, shape and every bit are equal (but for a chance of 2^-128): -0.0 differs from 0.0, a NaN
@@ -29,8 +27,8 @@ class Fingerprint:
     """
 
     method: Method
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: torch.dtype
+    shape: torch.Size
     digest: bytes
 
 
@@ -59,11 +57,11 @@ def take(
         else:
             waiting.setdefault(tensor.device, {})[name] = _index_mix(tensor.detach(), rows)
             digest = b""
-        found[name] = Fingerprint(method, str(tensor.dtype)[6:], tuple(tensor.shape), digest)
+        found[name] = Fingerprint(method, tensor.dtype, tensor.shape, digest)
     for mixed in waiting.values():
         for name, words in zip(mixed, torch.stack(list(mixed.values())).tolist(), strict=True):
             digest = b"".join(word.to_bytes(8, "little", signed=True) for word in words)
-            found[name] = Fingerprint("index_mix", found[name].dtype, found[name].shape, digest)
+            found[name] = found[name]._replace(digest=digest)
     return found, unchecked
 
 

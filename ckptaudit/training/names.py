@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -36,6 +36,14 @@ class NamedTensor:
     def module(self) -> nn.Module:
         """The module that owns the tensor."""
         return self.modules[-1]
+
+    @property
+    def place(self) -> Mapping[str, Any]:
+        """The dict of the module that holds the tensor under ``attribute``."""
+        held = {"parameter": "_parameters", "buffer": "_buffers"}.get(self.kind)
+        own = vars(self.modules[-1])
+        place: Mapping[str, Any] = own[held] if held else own
+        return place
 
     @property
     def attribute(self) -> str:

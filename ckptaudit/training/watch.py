@@ -8,7 +8,7 @@ optimizer that steps most, up to and including that step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +57,8 @@ class Moved:
     gone: bool = False
 
 
-@dataclass
-class _State:
-    """One frozen tensor as it was last seen: object, memory, version."""
+class _State(NamedTuple):
+    """A tensor as it was last seen: object, memory, version."""
 
     identity: int
     pointer: int
@@ -242,17 +241,16 @@ class Watch:
     def _walk(self) -> None:
         self.tensors: dict[str, NamedTensor] = named_tensors(self.model)
         self._names: dict[int, list[str]] = {}
+        self._places: dict[str, tuple[Mapping[str, Any], str]] = {}
         for name, named in self.tensors.items():
             self._names.setdefault(id(named.tensor), []).append(name)
+            self._places[name] = (named.place, named.attribute)
 
     def _tensor(self, name: str) -> Tensor:
         """Return the tensor that has the name now, without walking the model."""
-        named = self.tensors[name]
-        for place in (named.module._parameters, named.module._buffers, vars(named.module)):
-            tensor = place.get(named.attribute)
-            if isinstance(tensor, Tensor):
-                return tensor
-        return named.tensor
+        place, attribute = self._places[name]
+        tensor = place.get(attribute)
+        return tensor if isinstance(tensor, Tensor) else self.tensors[name].tensor
 
     def _signs(self, name: str) -> bool:
         return name in self.tensors and _state(self._tensor(name)) != self._states[name]
@@ -321,7 +319,7 @@ class Watch:
                 seen.add("none")
             elif "finite" not in seen:
                 wanted[name] = gradient
-        for name, kind in gradients(wanted).items():
+        for name, kind in gradients(wanted, thorough=self.frozen).items():
             self.members[name].gradients.add(kind)
 
 

@@ -89,6 +89,7 @@ def main():
     head = (ROOT / "tests" / "benchmarks" / "performance.head.md").read_text()
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     text = head.replace("MACHINE", machine).replace("TABLE", "\n".join(table))
+    text += "".join(TARGET.read_text().partition("\n## Auditing training")[1:])  # what training.py measures
     TARGET.write_text(text)
     sys.stdout.write(text)
 
