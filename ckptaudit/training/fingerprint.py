@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import xxhash
@@ -20,29 +20,28 @@ _CHUNK = 8 << 20
 
 
 class Fingerprint(NamedTuple):
-    """The digest of a tensor's bytes in logical order, with what says how to read them.
+    """The digest of a tensor's bytes, with what says how to read them.
 
-    Equal exactly where dtype, shape and every bit are equal (but for a chance of 2^-128): -0.0 differs from 0.0, a NaN
-    equals the same NaN, and the memory format does not matter.
+    Taken alike (see ``take``), two are equal exactly where dtype, shape and every bit are equal, but for a chance of
+    2^-128: -0.0 differs from 0.0, a NaN equals the same NaN, and the memory format does not matter. ``order`` is that
+    of the dimensions in which the bytes were read, the empty tuple for the logical one.
     """
 
     method: Method
     dtype: torch.dtype
     shape: torch.Size
+    order: tuple[int, ...]
     digest: bytes
 
 
-_NO_METHODS: Mapping[str, Method] = {}
-
-
 def take(
-    tensors: Mapping[str, tuple[Tensor, Rows | None]], methods: Mapping[str, Method] = _NO_METHODS
+    tensors: Mapping[str, tuple[Tensor, Rows | None]], like: Mapping[str, Fingerprint] | None = None
 ) -> tuple[dict[str, Fingerprint], dict[str, str]]:
     """Return the fingerprints of tensors, or of some rows of them, and the names of those without one with the reason.
 
     Tensors on the CPU are hashed where they lie, by xxh3_128 at the speed of memory. Those on an accelerator are mixed
-    there (``index_mix``), and all their digests come over in one copy per device. ``methods`` names the method to use
-    for a tensor that had a fingerprint before, wherever it is now.
+    there (``index_mix``), and all their digests come over in one copy per device. ``like`` are earlier fingerprints:
+    what has one is read by the same method and in the same order, wherever and in which memory format it is now.
     """
     found: dict[str, Fingerprint] = {}
     unchecked: dict[str, str] = {}
@@ -51,18 +50,23 @@ def take(
         if reason := why_not(tensor):
             unchecked[name] = reason
             continue
-        method = methods.get(name) or ("xxh3_128" if tensor.is_cpu else "index_mix")
-        if method == "xxh3_128":
-            digest = _xxh3(tensor, rows)
+        known = like.get(name) if like else None
+        method = known.method if known else "xxh3_128" if tensor.is_cpu else "index_mix"
+        order = known.order if known and len(known.order) in (0, tensor.dim()) else _order(tensor, rows)
+        digest = b""
+        if method == "index_mix":
+            waiting.setdefault(tensor.device, {})[name] = _index_mix(tensor.detach(), rows, order)
         else:
-            waiting.setdefault(tensor.device, {})[name] = _index_mix(tensor.detach(), rows)
-            digest = b""
-        found[name] = Fingerprint(method, tensor.dtype, tensor.shape, digest)
+            digest = _xxh3(tensor, rows, order)
+        found[name] = Fingerprint(method, tensor.dtype, tensor.shape, order, digest)
     for mixed in waiting.values():
         for name, words in zip(mixed, torch.stack(list(mixed.values())).tolist(), strict=True):
             digest = b"".join(word.to_bytes(8, "little", signed=True) for word in words)
             found[name] = found[name]._replace(digest=digest)
     return found, unchecked
+
+
+_NO_DISPATCH = Tensor.__torch_dispatch__
 
 
 def why_not(tensor: Tensor) -> str:
@@ -73,17 +77,29 @@ def why_not(tensor: Tensor) -> str:
         return "is on the meta device and has no values"
     if tensor.layout != torch.strided or tensor.is_nested:
         return f"has the layout {str(tensor.layout).removeprefix('torch.')}"
+    if type(tensor).__torch_dispatch__ is not _NO_DISPATCH:
+        return f"is a {type(tensor).__name__}, which keeps its values elsewhere"
     if tensor.is_quantized:
         return "is quantized"
-    if tensor.numel() and not tensor.untyped_storage().nbytes():
+    if not tensor.untyped_storage().nbytes() and tensor.numel():
         return "has no memory at the moment (a sharded parameter outside its forward pass)"
     return ""
 
 
-def _parts(tensor: Tensor, rows: Rows | None) -> Iterator[Tensor]:
-    """Yield contiguous pieces that make up the tensor in logical order; what lies contiguous already is not copied."""
+def _order(tensor: Tensor, rows: Rows | None) -> tuple[int, ...]:
+    """Return the dimensions in the order in which they lie in memory (channels_last), or () for the logical order."""
+    if rows is not None or tensor.is_contiguous():
+        return ()
+    order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    return order if tensor.permute(order).is_contiguous() else ()
+
+
+def _parts(tensor: Tensor, rows: Rows | None, order: tuple[int, ...]) -> Iterator[Tensor]:
+    """Yield contiguous pieces that make up the tensor in that order; what lies contiguous already is not copied."""
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
+    if order:
+        tensor = tensor.permute(order)
     for piece in [tensor] if rows is None else [tensor[start:stop] for start, stop in rows]:
         if piece.is_contiguous():
             yield piece
@@ -92,18 +108,18 @@ def _parts(tensor: Tensor, rows: Rows | None) -> Iterator[Tensor]:
             yield from (part.contiguous() for part in piece.split(step))
 
 
-def _xxh3(tensor: Tensor, rows: Rows | None) -> bytes:
-    if rows is None and tensor.is_cpu and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg()):
+def _xxh3(tensor: Tensor, rows: Rows | None, order: tuple[int, ...]) -> bytes:
+    ready = tensor.is_cpu and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
+    if ready and rows is None and not order:
         return xxhash.xxh3_128_digest(_bytes(tensor))
     digest = xxhash.xxh3_128()
-    for piece in _parts(
-        tensor.detach().cpu(), rows
-    ):  # an accelerator's only where its first fingerprint was of the CPU
+    # One of an accelerator comes over where its first fingerprint was taken on the CPU.
+    for piece in _parts(tensor.detach().cpu(), rows, order):
         digest.update(_bytes(piece))
     return digest.digest()
 
 
-_memoryview = ctypes.pythonapi.PyMemoryView_FromMemory
+_memoryview: Any = ctypes.pythonapi.PyMemoryView_FromMemory
 _memoryview.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 _memoryview.restype = ctypes.py_object
 _READ = 0x100  # PyBUF_READ
@@ -111,11 +127,8 @@ _READ = 0x100  # PyBUF_READ
 
 def _bytes(tensor: Tensor) -> memoryview:
     """Return the memory of a contiguous tensor on the CPU, which must outlive the view."""
-    size = tensor.numel() * tensor.element_size()
-    if not size:
-        return memoryview(b"")
-    view: memoryview = _memoryview(tensor.data_ptr(), size, _READ)
-    return view
+    size = tensor.nbytes
+    return _memoryview(tensor.data_ptr(), size, _READ) if size else memoryview(b"")
 
 
 # Odd 64-bit constants as signed integers: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4), and the
@@ -128,11 +141,11 @@ _LOW = 0xFFFFFFFF
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32, 16: torch.int32}
 
 
-def _index_mix(tensor: Tensor, rows: Rows | None) -> Tensor:
+def _index_mix(tensor: Tensor, rows: Rows | None, order: tuple[int, ...]) -> Tensor:
     """Return two int64 sums, modulo 2^64, of words mixed with where they stand: order counts, and tiling does not."""
     sums = torch.zeros(2, dtype=torch.int64, device=tensor.device)
     start = 0
-    for piece in _parts(tensor, rows):
+    for piece in _parts(tensor, rows, order):
         flat = piece.reshape(-1).view(_WORDS[piece.element_size()])
         for words in flat.split(_CHUNK // 8):
             index = torch.arange(start, start + len(words), dtype=torch.int64, device=tensor.device)

@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 
 from ..records import dataclass, field
 from .difference import sample
-from .fingerprint import Fingerprint, Method, take, why_not
+from .fingerprint import Fingerprint, take, why_not
 from .gradients import Gradient, gradients
 from .names import NamedTensor, named_tensors
 from .select import Rows, Selection
@@ -126,7 +126,7 @@ class Watch:
         self._handles = []
         self._walk()
         self.last, unread = self._take(self.frozen)
-        self.trained, _ = take(self._chosen(self.trainable), _methods(self.untrained))
+        self.trained, _ = take(self._chosen(self.trainable), self.untrained)
         self.unread = {name: reason for name, reason in {**self.unread, **unread}.items() if name not in self.first}
         self.unread |= self.absent
         self._compare({name: self.last.get(name) for name in self.frozen}, None)
@@ -271,11 +271,11 @@ class Watch:
         return chosen
 
     def _take(self, names: Iterable[str]) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-        """Take fingerprints of frozen tensors by the methods of the first ones; of one with two names only once."""
+        """Take fingerprints of frozen tensors like the first ones; of one with two names only once."""
         chosen = self._chosen(self.frozen, names)
         same: dict[tuple[int, Rows | None], str] = {}
         twins = {name: same.setdefault((id(tensor), rows), name) for name, (tensor, rows) in chosen.items()}
-        found, unread = take({name: chosen[name] for name, twin in twins.items() if name == twin}, _methods(self.first))
+        found, unread = take({name: chosen[name] for name, twin in twins.items() if name == twin}, self.first)
         found = {name: found[twin] for name, twin in twins.items() if twin in found}
         return found, {name: unread[twin] for name, twin in twins.items() if twin in unread}
 
@@ -321,10 +321,6 @@ class Watch:
                 wanted[name] = gradient
         for name, kind in gradients(wanted, thorough=self.frozen).items():
             self.members[name].gradients.add(kind)
-
-
-def _methods(prints: Mapping[str, Fingerprint]) -> dict[str, Method]:
-    return {name: print_.method for name, print_ in prints.items()}
 
 
 def _state(tensor: Tensor) -> _State:

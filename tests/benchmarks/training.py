@@ -50,10 +50,12 @@ the time of the loop.
 |---|---|---|---|---|
 """
 TAIL = """
-- A fingerprint reads each byte once, and copies nothing; about 4 microseconds a tensor come on top, which is what small
-  tensors cost. In `channels_last` each tensor is put in order first, 8 MiB at a time.
+- A fingerprint reads each byte once, and copies nothing; about 3 microseconds a tensor come on top. Small tensors cost
+  that, and so a ResNet, four fifths of whose tensors are those of norms, misses the target by a little.
 - The audit's ends take a fingerprint of everything, and a look at the first gradients is part of its first step. The rest
-  is a look at each frozen tensor's version counter and memory, and full fingerprints at steps 1 to 4, 8 and 16.
+  is a look at each frozen tensor's version counter and memory, and full fingerprints at steps 1 to 4, 8 and 16. In a
+  longer run the share falls: 5 ms at each doubling of the steps, and 0.4 ms a step.
+- Where the head alone trains, a step is four times as short, and 16 of them are over the target.
 """
 
 

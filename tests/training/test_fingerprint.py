@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
-from ckptaudit.training.fingerprint import take
+from ckptaudit.training.fingerprint import Fingerprint, take
 
 # complex32 and sparse CSR are as torch calls them: experimental, and beta.
 pytestmark = [
@@ -30,8 +32,13 @@ DTYPES = sorted(
 )
 
 
-def of(tensor, method="xxh3_128", rows=None):
-    found, unchecked = take({"t": (tensor, rows)}, {"t": method})
+def forced(method, order=()):
+    """Return an earlier fingerprint for ``take`` to be like."""
+    return Fingerprint(method, torch.float32, torch.Size(), order, b"")
+
+
+def of(tensor, method="xxh3_128", rows=None, order=()):
+    found, unchecked = take({"t": (tensor, rows)}, {"t": forced(method, order)})
     assert not unchecked
     return found["t"]
 
@@ -123,6 +130,28 @@ def test_the_layout_of_memory_does_not_matter(layout, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("other", LAYOUTS)
+def test_what_is_taken_alike_is_equal_in_any_layout(layout, other, method):
+    tensor = torch.randn(6, 4, 3, 5)
+    (first,) = take({"t": (LAYOUTS[layout](tensor), None)})[0].values()
+    order = (0, 2, 3, 1) if layout == "channels_last" else first.order
+    assert first.order == order
+    (second,) = take({"t": (LAYOUTS[other](tensor), None)}, {"t": first})[0].values()
+    assert second == first
+    (third,) = take({"t": (LAYOUTS[other](tensor).neg(), None)}, {"t": first})[0].values()
+    assert third != first
+    assert of(LAYOUTS[other](tensor), method, order=first.order) == of(tensor, method, order=first.order)
+
+
+def test_channels_last_is_not_copied():
+    tensor = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+    (found,) = take({"t": (tensor, None)})[0].values()
+    assert found.digest == of(tensor.permute(0, 2, 3, 1)).digest
+    assert of(tensor[:, :2]).order == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_lazy_conjugates_and_negatives_are_what_they_say(method):
     tensor = torch.randn(4, 4, dtype=torch.complex64)
     assert of(tensor.conj(), method) == of(tensor.conj().resolve_conj(), method) != of(tensor, method)
@@ -176,12 +205,16 @@ def test_the_digest_is_that_of_the_xxhash_command():
 def test_what_has_no_values_to_read_is_named():
     freed = torch.ones(4)
     freed.untyped_storage().resize_(0)
+    with FakeTensorMode():
+        fake = torch.ones(3)
     tensors = {
         "lazy": nn.LazyLinear(3).weight,
         "meta": torch.empty(3, device="meta"),
         "coo": torch.eye(3).to_sparse(),
         "csr": torch.eye(3).to_sparse_csr(),
         "freed": freed,
+        "fake": fake,
+        "two": TwoTensor(torch.ones(3), torch.ones(3)),
         "fine": torch.ones(3),
     }
     found, unchecked = take({name: (tensor, None) for name, tensor in tensors.items()})
@@ -191,6 +224,8 @@ def test_what_has_no_values_to_read_is_named():
         "meta": "is on the meta device and has no values",
         "coo": "has the layout sparse_coo",
         "csr": "has the layout sparse_csr",
+        "fake": "is a FakeTensor, which keeps its values elsewhere",
+        "two": "is a TwoTensor, which keeps its values elsewhere",
         "freed": "has no memory at the moment (a sharded parameter outside its forward pass)",
     }
 
@@ -211,7 +246,7 @@ def test_one_copy_brings_all_digests_over(monkeypatch):
     real = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: copies.append(self.shape) or real(self))
     names = [f"t{i}" for i in range(20)]
-    found, _ = take({name: (torch.randn(5), None) for name in names}, dict.fromkeys(names, "index_mix"))
+    found, _ = take({name: (torch.randn(5), None) for name in names}, dict.fromkeys(names, forced("index_mix")))
     assert copies == [(20, 2)]
     assert len({value.digest for value in found.values()}) == 20
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from catalogue import Net, Tied, flags_off, loss_of, norms, sgd, train
+from referencing import Registry, Resource
 from torch import nn
 
 from ckptaudit.errors import CkptauditError, UsageError
@@ -208,13 +212,16 @@ def test_statistics_have_a_finding_of_their_own():
 
 
 def test_the_report_as_json_has_every_number():
-    import json
-
     model, optimizer = frozen_net()
     with audit_training(model, optimizer, frozen="backbone") as audit:
         model.backbone[0].weight.data[1, 2] += 0.5
         train(model, optimizer)
     data = json.loads(render(audit.report, "json"))
+    folder = Path(__file__).parents[2] / "docs" / "reference"
+    schemas = [json.loads(path.read_text()) for path in folder.glob("*.schema.json")]
+    registry = Registry().with_resources((schema["$id"], Resource.from_contents(schema)) for schema in schemas)
+    schema = json.loads((folder / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema, registry=registry).validate(data)
     assert (data["command"], data["alignment"], data["loads"]) == ("audit", None, None)
     (moved,) = data["findings"][0]["data"]["verdicts"]
     assert moved == {
@@ -319,8 +326,6 @@ def test_every_value_of_a_file_is_compared_and_it_is_not_kept(tmp_path):
 
 @pytest.mark.parametrize("form", ["state dict", "safetensors", "open", "Path"])
 def test_a_checkpoint_may_be_given_in_any_form(saved, form, tmp_path):
-    from pathlib import Path
-
     from safetensors.torch import save_file
 
     import ckptaudit
