@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .mapping.mapping import KeyMapping
     from .policy import Report
     from .scanning import ScanReport, scan
+    from .training.audit import FreezeAudit, audit_training
+    from .training.freezing import freeze
+    from .training.groups import param_groups
 
 __version__ = "0.1.0"
 
@@ -24,6 +27,7 @@ _HOMES = {
     "CkptauditError": "errors",
     "Conversion": "conversion",
     "FormatError": "errors",
+    "FreezeAudit": "training.audit",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
     "LoadError": "loading.result",
@@ -34,10 +38,13 @@ _HOMES = {
     "ScanReport": "scanning",
     "TensorSpec": "manifest",
     "UsageError": "errors",
+    "audit_training": "training.audit",
     "convert": "conversion",
     "diff": "audit",
+    "freeze": "training.freezing",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
+    "param_groups": "training.groups",
     "scan": "scanning",
 }
 
@@ -46,6 +53,7 @@ __all__ = [
     "CkptauditError",
     "Conversion",
     "FormatError",
+    "FreezeAudit",
     "KeyMapping",
     "KeyPattern",
     "LoadError",
@@ -56,10 +64,13 @@ __all__ = [
     "ScanReport",
     "TensorSpec",
     "UsageError",
+    "audit_training",
     "convert",
     "diff",
+    "freeze",
     "load",
     "open_checkpoint",
+    "param_groups",
     "scan",
 ]
 

@@ -83,6 +83,8 @@ class MappingUse:
 class Report:
     """What an audit found. ``ok`` is True when the contract is kept.
 
+    ``alignment`` and the outcomes are those of a load, and None where there was none (an audit of training).
+    ``remarks`` are sentences for people, shown before the verdict.
     ``hearing`` is the witness's word on it, None where none was asked for.
     """
 
@@ -91,14 +93,15 @@ class Report:
     verdict: Verdict
     checkpoint: Side
     model: Side
-    alignment: Alignment
-    outcome_as_is: LoadOutcome
-    outcome: LoadOutcome
+    alignment: Alignment | None
+    outcome_as_is: LoadOutcome | None
+    outcome: LoadOutcome | None
     mapping: MappingUse | None
     findings: tuple[Graded, ...]
     skipped_rules: tuple[str, ...] = ()
     accepted: tuple[Graded, ...] = ()
     hearing: Hearing | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -123,23 +126,28 @@ class Report:
             "verdict": self.verdict,
             "exit_status": self.exit_status,
             "inputs": {"checkpoint": self.checkpoint.to_json(), "model": self.model.to_json()},
-            "alignment": self.alignment.to_json(),
-            "loads": {
-                "strict": {"as_is": self.outcome_as_is.strict, "with_mapping": self.outcome.strict},
-                "non_strict": {
-                    "as_is": self.outcome_as_is.non_strict,
-                    "with_mapping": self.outcome.non_strict,
-                    "loaded": self.outcome_as_is.loaded,
-                    "missing_keys": list(self.outcome_as_is.missing_keys),
-                    "unexpected_keys": list(self.outcome_as_is.unexpected_keys),
-                },
-                "judge": self.outcome_as_is.judge,
-            },
+            "alignment": self.alignment.to_json() if self.alignment else None,
+            "loads": self._loads(),
             "mapping": self.mapping.to_json() if self.mapping else None,
             "findings": [graded.to_json() for graded in self.findings],
             "accepted": [graded.to_json() for graded in self.accepted],
             "skipped_rules": list(self.skipped_rules),
             "witness": self.hearing.to_json() if self.hearing else None,
+        }
+
+    def _loads(self) -> dict[str, Any] | None:
+        if self.outcome is None or self.outcome_as_is is None:
+            return None
+        return {
+            "strict": {"as_is": self.outcome_as_is.strict, "with_mapping": self.outcome.strict},
+            "non_strict": {
+                "as_is": self.outcome_as_is.non_strict,
+                "with_mapping": self.outcome.non_strict,
+                "loaded": self.outcome_as_is.loaded,
+                "missing_keys": list(self.outcome_as_is.missing_keys),
+                "unexpected_keys": list(self.outcome_as_is.unexpected_keys),
+            },
+            "judge": self.outcome_as_is.judge,
         }
 
 

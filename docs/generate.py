@@ -79,9 +79,12 @@ def pages() -> dict[str, str]:
     found = {"README.md": render_rules_markdown(RULES.values())}
     for rule in RULES.values():
         folder = rule_hits.RULES / rule.code / "fires"
-        arguments = command_of(rule, folder)
-        command = shlex.join(["ckptaudit", *arguments])
-        found[f"{rule.code}.md"] = render_rule_markdown(rule, command, say(arguments, folder))
+        if (script := rule_hits.checkpoint_of(folder)).name == "train.py":
+            command, output = "python train.py", rule_hits.trained(script)[1]
+        else:
+            arguments = command_of(rule, folder)
+            command, output = shlex.join(["ckptaudit", *arguments]), say(arguments, folder)
+        found[f"{rule.code}.md"] = render_rule_markdown(rule, command, output)
     return found
 
 

@@ -27,7 +27,8 @@ LAYERS = [
     {"sources", "inspection", "integrity"},
     {"audit", "scanning", "conversion", "loading"},
     {"report"},
-    {"cli"},
+    {"training"},
+    {"cli", "testing"},
     {"", "__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
@@ -143,6 +144,7 @@ def test_the_dear_standard_modules_stay_out():
         ("numpy", ["integrity.py"]),
         ("tomli", ["mapping/toml.py"]),
         ("safetensors", ["conversion/safetensors_file.py", "model/read_state.py"]),
+        ("xxhash", ["training/fingerprint.py"]),
     ],
 )
 def test_only_one_file_imports_a_heavy_package(package, users):

@@ -182,4 +182,4 @@ def _is_one_of(raw: Mapping[str, RawTensor], key: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 32  # of keys: far more than are read

@@ -28,8 +28,8 @@ def render_table(report: Report, width: int, verbose: bool) -> str:
         lines += ["", "With that fix:"]
     for graded in mapped:
         lines += ["", *finding_lines(graded, width, verbose)]
-    if shown:
-        lines += ["", *_loads(report, width)]
+    if shown and (loads := _loads(report, width)):
+        lines += ["", *loads]
     lines += ["", *_verdict(report, width, verbose)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -110,6 +110,8 @@ def hidden_rows(count: int) -> list[str]:
 
 
 def _loads(report: Report, width: int) -> list[str]:
+    if report.alignment is None or report.outcome is None or report.outcome_as_is is None:
+        return []
     total = len(report.alignment.model.all_keys)
     headers = ["load_state_dict", "as is"]
     outcomes = [report.outcome_as_is]
@@ -132,7 +134,9 @@ def _non_strict(outcome: LoadOutcome, total: int) -> str:
 
 def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
     counts = {level: report.count(level) for level in ("error", "warning", "note")}
-    sentences = [] if counts["error"] or counts["warning"] else _agreement(report)
+    sentences = list(report.remarks)
+    if not counts["error"] and not counts["warning"]:
+        sentences += _agreement(report)
     if any(counts.values()):
         hidden = " (-v shows notes)" if counts["note"] and not verbose else ""
         sentences.append(", ".join(plural(count, level) for level, count in counts.items() if count) + f"{hidden}.")
@@ -140,7 +144,7 @@ def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
     lines = wrap(" ".join([*sentences, verdict]), width)
     if len(lines) > 1:  # the verdict stays whole, for grep
         lines = [*wrap(" ".join(sentences), width), verdict]
-    if report.verdict == "kept":
+    if report.verdict == "kept" and report.outcome is not None:
         arrived = "Every value arrives, as a real load shows. " if report.hearing and report.hearing.agrees else ""
         lines.append(f"{arrived}Not checked: {'the values themselves' if arrived else 'values'}.")
     worst = next((graded for graded in report.findings if graded.level == "error"), None)
@@ -151,6 +155,8 @@ def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
 
 def _agreement(report: Report) -> list[str]:
     """Say what fits, where nothing worse than a note was found."""
+    if report.alignment is None or report.outcome is None:
+        return []
     outcome, total = report.outcome, len(report.alignment.model.all_keys)
     foreseen = report.mapping.expected_missing if report.mapping else ()
     if not outcome.strict and not (outcome.missing_keys == foreseen and outcome.non_strict):

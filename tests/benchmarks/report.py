@@ -86,12 +86,17 @@ def main():
         folder = Path(name)
         make_files(folder)
         table = [line(*row) for row in rows(folder)]
-    from conversions import measured
+    import loads
 
-    conversions = measured()
+    import conversions
+
+    measured = {"CONVERSIONS": conversions.measured(), "LOADS": loads.measured()}
     head = (ROOT / "tests" / "benchmarks" / "performance.head.md").read_text()
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    text = head.replace("MACHINE", machine).replace("TABLE", "\n".join(table)).replace("CONVERSIONS", conversions)
+    text = head.replace("MACHINE", machine).replace("TABLE", "\n".join(table))
+    for mark, lines in measured.items():
+        text = text.replace(mark, lines)
+    text += "".join(TARGET.read_text().partition("\n## Auditing training")[1:])  # what training.py measures
     TARGET.write_text(text)
     sys.stdout.write(text)
 

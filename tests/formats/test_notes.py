@@ -64,6 +64,7 @@ BROKEN = {
     "an alias that is there": {"aliases": {"b": {"of": "a", "at": 0}}},
     "an alias without a place": {"aliases": {"x": {"of": "a"}}},
     "an alias with a place below 0": {"aliases": {"x": {"of": "a", "at": -1}}},
+    "an alias with a place beyond all counting": {"aliases": {"x": {"of": "a", "at": 2**63 + 4}}},
     "an alias with an odd place": {"aliases": {"x": {"of": "a", "at": True}}},
     "an alias that is none": {"aliases": {"x": 1}},
     "an alias with more": {"aliases": {"x": {"of": "a", "at": 0, "dtype": "F64"}}},

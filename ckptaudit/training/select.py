@@ -1,0 +1,162 @@
+"""Selections: which tensors of a model are meant, in one language for Python, tests and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..records import dataclass
+from .names import NamedTensor, named_tensors
+from .patterns import LANGUAGE, Pattern, matches_nothing
+
+# Given: one pattern, or several; a callable takes (name, tensor, module) and says whether the tensor is meant.
+Predicate = Callable[[str, Tensor, nn.Module], bool]
+Patterns = str | Predicate | Iterable["str | Predicate"]
+# Rows of the first dimension, as sorted ranges that do not touch; None stands for the whole tensor.
+Rows = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tensors that patterns select, by canonical name, each whole (None) or by some rows of it."""
+
+    tensors: Mapping[str, Rows | None]
+    text: str = ""
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def select(model: nn.Module | Mapping[str, NamedTensor], patterns: Patterns, *, role: str = "") -> Selection:
+    """Return the parameters and buffers of ``model`` that ``patterns`` mean; the last one that matches decides.
+
+    A list that begins with an exclusion begins with everything. ``role`` is what the patterns were given as.
+    Raises UsageError for a pattern that cannot be read or that matches no tensor.
+    """
+    tensors = model if isinstance(model, Mapping) else named_tensors(model)
+    parsed = [_parse(pattern) for pattern in _listed(patterns, role)]
+    if not parsed:
+        return Selection({})
+    first = parsed[0]
+    found: dict[str, Rows | None] = dict.fromkeys(tensors) if isinstance(first, Pattern) and first.excludes else {}
+    for pattern in parsed:
+        hits = [named for named in tensors.values() if _means(pattern, named)]
+        if not hits:
+            raise matches_nothing(_text(pattern), tensors)
+        for named in hits:
+            _apply(pattern, named, found)
+    return Selection({name: found[name] for name in tensors if name in found}, ", ".join(map(_text, parsed)))
+
+
+def claims(tensors: Mapping[str, NamedTensor], selections: Mapping[str, Selection]) -> None:
+    """Raise UsageError where two selections mean the same tensor, be it under two names."""
+    owners: dict[int, list[tuple[str, str, Rows | None]]] = {}
+    for role, selection in selections.items():
+        for name, rows in selection.tensors.items():
+            mine = owners.setdefault(id(tensors[name].tensor), [])
+            for other_role, other, other_rows in mine:
+                if other_role != role and _overlap(rows, other_rows):
+                    raise _claimed_twice(name, role, other, other_role)
+            mine.append((role, name, rows))
+
+
+def _claimed_twice(name: str, role: str, other: str, other_role: str) -> UsageError:
+    if name == other:
+        hint = f"take it out of one of them with !{name}"
+        return UsageError(name, f"is selected twice, as {other_role} and as {role}", hint)
+    reason = f"is the same tensor as {other} (tied weights), and {other_role} and {role} cannot both hold"
+    return UsageError(name, reason, "select both names for one side, or untie the weights")
+
+
+def _listed(patterns: Patterns, role: str) -> list[Any]:
+    if isinstance(patterns, str) or callable(patterns):
+        return [patterns]
+    if isinstance(patterns, Iterable):
+        return list(patterns)
+    raise UsageError(role or "patterns", f"is of type {type(patterns).__name__} and no pattern", LANGUAGE)
+
+
+def _parse(pattern: Any) -> Pattern | Predicate:
+    if isinstance(pattern, str):
+        return Pattern.parse(pattern)
+    if callable(pattern):
+        return pattern  # type: ignore[no-any-return]
+    raise UsageError(repr(pattern), "is no pattern", LANGUAGE)
+
+
+def _text(pattern: Pattern | Predicate) -> str:
+    return pattern.text if isinstance(pattern, Pattern) else getattr(pattern, "__qualname__", repr(pattern))
+
+
+def _means(pattern: Pattern | Predicate, named: NamedTensor) -> bool:
+    if not isinstance(pattern, Pattern):
+        return bool(pattern(named.name, named.tensor, named.module))
+    if pattern.kind != "module":
+        return pattern.matches(named.name)
+    types = (base.__name__ for module in named.modules for base in type(module).__mro__)
+    return pattern.matches(named.name, types, named.kind)
+
+
+def _apply(pattern: Pattern | Predicate, named: NamedTensor, found: dict[str, Rows | None]) -> None:
+    excludes = isinstance(pattern, Pattern) and pattern.excludes
+    if not isinstance(pattern, Pattern) or pattern.kind != "rows":
+        if excludes:
+            found.pop(named.name, None)
+        else:
+            found[named.name] = None
+        return
+    shape = tuple(named.tensor.shape)
+    rows = _ranges(pattern, shape)
+    if excludes:
+        if named.name not in found:
+            return
+        left = _without(found[named.name] or ((0, shape[0]),), rows)
+        found.pop(named.name)
+        if left:
+            found[named.name] = left
+    elif found.get(named.name, ()) is not None:
+        found[named.name] = _union((*(found.get(named.name) or ()), *rows))
+
+
+def _ranges(pattern: Pattern, shape: tuple[int, ...]) -> Rows:
+    if not shape:
+        raise UsageError(pattern.text, f"means a scalar, which has no rows ({pattern.body})")
+    ranges = []
+    for start, stop in pattern.rows:
+        last = shape[0] if stop is None else stop
+        if not start < last <= shape[0]:
+            raise UsageError(pattern.text, f"goes beyond the {shape[0]:,} rows of the tensor")
+        ranges.append((start, last))
+    return _union(ranges)
+
+
+def _union(ranges: Iterable[tuple[int, int]]) -> Rows:
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+def _without(ranges: Rows, holes: Rows) -> Rows:
+    for start, stop in holes:
+        pieces = [piece for a, b in ranges for piece in ((a, min(b, start)), (max(a, stop), b))]
+        ranges = tuple((a, b) for a, b in pieces if a < b)
+    return ranges
+
+
+def _overlap(first: Rows | None, second: Rows | None) -> bool:
+    if first is None or second is None:
+        return True
+    return any(a < d and c < b for a, b in first for c, d in second)
