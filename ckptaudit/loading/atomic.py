@@ -14,7 +14,7 @@ from ..collector import CollectorPaused
 from ..errors import CkptauditError, UsageError
 from ..formats import DEFAULT_LIMITS, Limits
 from ..model.describe import named_tensors
-from ..words import listed
+from ..words import listed, shell_word
 from .contents import Contents, contents_of
 from .forecast import Forecast, forecast
 from .places import Places
@@ -67,6 +67,8 @@ def load(  # noqa: PLR0913  (each is a question that a load has to answer)
     if contents.mapped is not None:
         contents.mapped.check()
     expected = forecast(model, contents, partial=contract == "partial")
+    if contents.mapped is not None and expected.decided:
+        contents.mapped.settled(expected.missing).check()
     if expected.decided:
         _check_contract(model, contents, expected, contract, min_share)
     _check_device(model, contents, expected, assign)
@@ -135,7 +137,7 @@ def _check_contract(
 ) -> None:
     """Raise LoadError where the load would break the contract."""
     result, name = expected.result, type(model).__name__
-    hint = "see every cause and its fix: ckptaudit diff MODEL CHECKPOINT"
+    hint = f"see every cause and its fix: ckptaudit diff MODEL {shell_word(contents.name)}"
     if contract == "partial":
         assert min_share is not None
         if expected.errors:

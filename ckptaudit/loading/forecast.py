@@ -157,14 +157,13 @@ def _elements(manifest: Manifest, keys: Iterable[str]) -> int:
 def _eager(model: nn.Module) -> Iterable[str]:
     """Yield how the keys begin that hooks, or a module's own way to load, see before they are copied."""
     for path, module in model.named_modules(remove_duplicate=False):
-        own = (type(module)._load_from_state_dict, type(module).load_state_dict)
+        own = (module._load_from_state_dict, module.load_state_dict)
         if module._load_state_dict_pre_hooks or not all(map(_is_torchs, own)):
             yield f"{path}." if path else ""
 
 
 def _runs_own_code(module: nn.Module) -> bool:
-    kind = type(module)
-    methods = (kind._load_from_state_dict, kind.load_state_dict, kind.set_extra_state)
+    methods = (module._load_from_state_dict, module.load_state_dict, module.set_extra_state)
     hooks = (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
     return not all(map(_is_torchs, (*methods, *(getattr(hook, "hook", hook) for hook in hooks))))
 

@@ -280,3 +280,24 @@ def test_quantized_values_are_not_taken_for_integers(tmp_path):
     model.register_buffer("w", torch.quantize_per_tensor(torch.zeros(3), 0.5, 0, torch.qint8))
     with pytest.raises(LoadError, match=r"w is quantized, which is not read yet|does not load"):
         ckptaudit.load(model, tmp_path / "c.pth")
+
+
+def test_a_rule_that_expects_what_is_there_is_an_error(tmp_path):
+    path = saved(tmp_path, nn.Linear(2, 2))
+    with pytest.raises(UsageError, match="matches nothing"):
+        ckptaudit.load(nn.Linear(2, 2), path, mapping="expect_missing other.*")
+
+
+def test_a_way_to_load_of_the_objects_own_is_code_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("ckptaudit.loading.atomic.IN_MEMORY", 0)
+    path = saved(tmp_path, nn.Linear(2, 2))
+    model, seen = nn.Linear(2, 2), []
+    torchs = model.load_state_dict
+
+    def own(state, strict=True):
+        seen.append(float(state["weight"].sum()))
+        return torchs(state, strict=strict)
+
+    model.load_state_dict = own
+    ckptaudit.load(model, path)
+    assert seen[-1] == pytest.approx(float(torch.load(path)["weight"].sum()))
