@@ -64,13 +64,7 @@ def load(  # noqa: PLR0913  (each is a question that a load has to answer)
     places = _check_arguments(model, contract, min_share, map_location, dtype, assign)
     given = _mapping(mapping)
     contents = contents_of(checkpoint, given, limits)
-    if contents.mapped is not None:
-        contents.mapped.check()
-    expected = forecast(model, contents, partial=contract == "partial")
-    if contents.mapped is not None and expected.decided:
-        contents.mapped.settled(expected.missing).check()
-    if expected.decided:
-        _check_contract(model, contents, expected, contract, min_share)
+    expected = _forecast(model, contents, contract, min_share)
     _check_device(model, contents, expected, assign)
     for key in expected.keys:
         contents.check(key)
@@ -91,6 +85,18 @@ def load(  # noqa: PLR0913  (each is a question that a load has to answer)
         return said.settled(model)
 
     return _commit(model, contents, expected, act, later, put_off)
+
+
+def _forecast(model: nn.Module, contents: Contents, contract: str, min_share: float | None) -> Forecast:
+    """Forecast the load; hold the mapping's own expectations and the contract against it, as far as it is decided."""
+    if contents.mapped is not None:
+        contents.mapped.check()
+    expected = forecast(model, contents, partial=contract == "partial")
+    if expected.decided:
+        if contents.mapped is not None:
+            contents.mapped.settled(expected.missing).check()
+        _check_contract(model, contents, expected, contract, min_share)
+    return expected
 
 
 def _put_off(state: dict[str, Any], expected: Forecast, later: Later) -> set[int]:
