@@ -6,21 +6,19 @@ import argparse
 from typing import Any
 
 from ..audit import diff
-from ..errors import CkptauditError, FormatError, UsageError
+from ..errors import CkptauditError, FormatError
 from ..policy import SCHEMA, Report
-from ..report import FORMATS, render
-from ..textfile import refuse_input, write_text
-from ..words import shell_word
+from ..report import FORMATS
 from .limits import parse_limits
 from .mapping import parse_mapping
-from .streams import terminal_width, write_report
+from .outputs import emit, parse_outputs
+from .streams import write_report
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare, write the report to standard output and to every --output, return the exit status."""
-    outputs = [_output(text) for text in options.output]
-    for _, path in outputs:
-        refuse_input(path, [options.model, options.checkpoint, *(text for _, text in options.rules or ())])
+    inputs = [options.model, options.checkpoint, *(text for _, text in options.rules or ())]
+    outputs = parse_outputs(options.output, FORMATS, inputs)
     limits = parse_limits(options.limit)
     try:
         report = diff(
@@ -38,23 +36,12 @@ def run(options: argparse.Namespace) -> int:
 
             write_report(render_json(_failure(error, options.contract)))
         raise
-    width = terminal_width(options.width)
-    for form, path in outputs:
-        write_text(path, render(report, form, width, options.verbose))
-    write_report(render(report, options.format, width, options.verbose), options.color)
+    emit(report, options, outputs)
     return _status(report, options.exit_zero)
 
 
 def _status(report: Report, exit_zero: bool) -> int:
     return 0 if exit_zero and report.verdict == "broken" else report.exit_status
-
-
-def _output(text: str) -> tuple[str, str]:
-    form, equals, path = text.partition("=")
-    if not (equals and path and form in FORMATS):
-        reason = f"is not FORMAT=PATH; FORMAT is one of {', '.join(FORMATS)}"
-        raise UsageError(f"--output {shell_word(text)}", reason, "write it as --output json=report.json")
-    return form, path
 
 
 def _failure(error: CkptauditError, contract: str) -> dict[str, Any]:
