@@ -129,10 +129,7 @@ def _really_load(built: Any, path: str, limits: dict[str, int], mappings: list[l
 
 
 def _places(built: Any, keys: list[str]) -> dict[str, Any]:
-    try:
-        return {"places": {key: place.to_json() for key, place in built.places(keys).items()}}
-    except Exception:  # reading sources is a service beside the verdict, which it must not end
-        return {"places": {}}
+    return {"places": {key: place.to_json() for key, place in built.places(keys).items()}}
 
 
 def _error(error: Any) -> dict[str, Any]:

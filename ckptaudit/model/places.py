@@ -47,7 +47,10 @@ class SourcePlaces:
         It is the line that sets the tensor or the deepest module around it: in a class, in the function that builds
         the model, or in the call that fills a container. Without one it is the line of the class or the function.
         """
-        found = {key: self._of(tuple(key.split("."))) for key in keys}
+        try:
+            found = {key: self._of(tuple(key.split("."))) for key in keys}
+        except Exception:  # source code may be anything; this is a service beside the verdict, which it must not end
+            return {}
         return {key: Place(_shown(place.file), place.line) for key, place in found.items() if place is not None}
 
     def _of(self, parts: Sequence[str]) -> Place | None:
@@ -145,7 +148,7 @@ def _sources(kind: type) -> tuple[tuple[str, Scope], ...]:
     for base in kind.__mro__:
         try:
             file = inspect.getsourcefile(base)
-        except TypeError:  # built in
+        except (TypeError, OSError):  # built in, or typed at a prompt
             continue
         if file and _is_own(file) and (scope := scope_of(file, base.__qualname__)) is not None:
             found.append((os.path.abspath(file), scope))

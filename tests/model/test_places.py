@@ -238,6 +238,12 @@ class Own(nn.Module):
         self.fc = nn.Linear(1, 1)
 
 
+def test_a_class_typed_at_a_prompt_has_no_place():
+    namespace = {"__name__": "__main__", "nn": nn}
+    exec("class Net(nn.Linear):\n    pass", namespace)
+    assert LiveModel(namespace["Net"](1, 1)).places(["weight", "gone"]) == {}
+
+
 def test_a_live_module():
     place = LiveModel(Own()).places(["fc.weight"])["fc.weight"]
     assert Path(place.file).resolve() == Path(__file__).resolve()
