@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import UsageError
-from ..policy import Report
-from ..report import render
-from ..scanning import ScanReport
+from ..report import FORMATS, One, render
 from ..textfile import append_text, refuse_input, write_text
 from ..words import shell_word
 from .streams import terminal_width, write_report
@@ -17,7 +15,7 @@ from .streams import terminal_width, write_report
 Outputs = Sequence[tuple[str, str]]
 
 
-def parse_outputs(texts: Sequence[str], formats: Sequence[str], inputs: Sequence[str]) -> Outputs:
+def parse_outputs(texts: Iterable[str], inputs: Sequence[str] = (), formats: Sequence[str] = FORMATS) -> Outputs:
     """Take ``FORMAT=PATH`` texts apart. Raises UsageError for another form, and for a path that is an input."""
     outputs = [_parse(text, formats) for text in texts]
     for _, path in outputs:
@@ -25,7 +23,7 @@ def parse_outputs(texts: Sequence[str], formats: Sequence[str], inputs: Sequence
     return outputs
 
 
-def emit(report: Report | ScanReport, options: argparse.Namespace, outputs: Outputs) -> None:
+def emit(report: One, options: argparse.Namespace, outputs: Outputs) -> None:
     """Write a report to its files, and then to standard output.
 
     ``--format github`` adds it to the summary of the step as well, where GitHub names a file for that.

@@ -52,7 +52,7 @@ def _counts(tests: Sequence[_Test]) -> str:
 def _tests(part: Part) -> Iterator[_Test]:
     """Yield a test per contract up to the one that was asked for; a scan, or a training, is one test.
 
-    A contract includes the weaker ones: where one of those is broken it is, too.
+    A contract includes the weaker ones: where one of those is broken it is, too. What was not compared has not passed.
     """
     errors = part.of_level("error")
     if not part.contract or part.command not in _OF_LOADS:
@@ -65,6 +65,8 @@ def _tests(part: Part) -> Iterator[_Test]:
             break
         broken = tuple(one for one in errors if _broken_contract(one, asked) == contract)
         status = part.exit_status if contract == asked else max(status, int(bool(broken)))
+        if not part.compared and not broken:
+            status = 2
         text = _passing(part) if contract == asked else ""
         yield _Test(f"{part.subject}: {contract.name}", status, broken, text, weaker)
         weaker = weaker or (contract.name if broken else "")
@@ -84,7 +86,10 @@ def _passing(part: Part) -> str:
     lines = []
     for level, found in (("warning", part.of_level("warning")), ("note", part.of_level("note"))):
         lines += [f"{level} {_headline(one)}" for one in found]
-    return "\n".join([*lines, *(f"accepted {_headline(one)}" for one in part.accepted)])
+    for one in part.accepted:
+        reason = f" ({visible(one.graded.reason)})" if one.graded.reason else ""
+        lines.append(f"accepted {_headline(one)}{reason}")
+    return "\n".join(lines)
 
 
 def _headline(one: Located) -> str:

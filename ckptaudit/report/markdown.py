@@ -126,6 +126,8 @@ def _finding(one: Located, *, short: bool = False) -> str:
     text = f"\n#### {one.graded.level}: {rule.name} ({rule.code})\n\n{escape(finding.message)}\n"
     text += _rows(finding, short)
     text += "".join(f"\n{escape(line)}\n" for line in finding.detail.splitlines() if line)
+    if one.graded.reason:
+        text += f"\naccepted: {escape(one.graded.reason)}\n"
     if one.line:
         text += f"\nat {code(one.line)}\n"
     for fix in finding.fixes:

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from ..place import Place
-from ..policy import Graded, Report, Side
+from ..policy import EXIT_STATUS as STATUS
+from ..policy import CheckReport, Graded, Report, Side, verdict_of
 from ..records import dataclass
 from ..rules import Level
 from ..scanning import EXIT_STATUS, ScannedFile, ScanReport
 from ..words import plural, visible
 from .layout import folded_rows
 
-One = Report | ScanReport
+One = Report | CheckReport | ScanReport
 Judged = One | Sequence[One]
 
 
@@ -36,7 +37,7 @@ class Part:
     """What was judged as one: a checkpoint against a model, a training, a file of a scan.
 
     ``contract`` is the name of the one it was judged by, "" for a scan, whose verdicts are its own words. ``sides``
-    are the checkpoint and the model.
+    are the checkpoint and the model. ``compared`` is False where something kept the comparison from being made.
     """
 
     command: str
@@ -47,6 +48,7 @@ class Part:
     findings: tuple[Located, ...]
     accepted: tuple[Located, ...] = ()
     sides: tuple[Side, ...] = ()
+    compared: bool = True
 
     @property
     def headline(self) -> str:
@@ -59,9 +61,11 @@ class Part:
 
 
 def parts_of(judged: Judged) -> tuple[Part, ...]:
-    """Take what a command found apart: one part a report, one a file of a scan."""
+    """Take what a command found apart: a part for each report, each file of a scan, the configuration of a check."""
     if isinstance(judged, Report):
         return (_of_report(judged),)
+    if isinstance(judged, CheckReport):
+        return (*map(_of_report, judged.reports), _of_config(judged))
     if isinstance(judged, ScanReport):
         return tuple(map(_of_file, judged.files))
     return tuple(part for one in judged for part in parts_of(one))
@@ -71,15 +75,17 @@ def _of_report(report: Report) -> Part:
     def located(findings: Iterable[Graded]) -> tuple[Located, ...]:
         return tuple(Located(graded, _places(report, graded)) for graded in findings)
 
+    target = f"{report.target}: " if report.target else ""
     return Part(
         command=report.command,
-        subject=f"{report.checkpoint.name} -> {_without_line(report.model)}",
+        subject=f"{target}{report.checkpoint.name} -> {_without_line(report.model)}",
         contract=report.contract.name,
         verdict=report.verdict,
         exit_status=report.exit_status,
         findings=located(report.findings),
         accepted=located(report.accepted),
-        sides=(report.checkpoint, report.model),
+        sides=() if report.error else (report.checkpoint, report.model),
+        compared=report.error is None,
     )
 
 
@@ -95,6 +101,21 @@ def _places(report: Report, graded: Graded) -> tuple[Place, ...]:
 def _without_line(side: Side) -> str:
     """Return the name without the line number of the head: it would change with every edit above it."""
     return side.name.partition(" (line ")[0]
+
+
+def _of_config(check: CheckReport) -> Part:
+    """Return the part of the findings on the configuration, the baseline and the manifests."""
+    located = tuple(Located(graded, (*_written_at(graded), Place(check.config, 1))) for graded in check.findings)
+    verdict = verdict_of(check.findings)
+    return Part("check", check.config, "", verdict, STATUS[verdict], located)
+
+
+def _written_at(graded: Graded) -> tuple[Place, ...]:
+    """Return the lines of the configuration that a finding names, as ``FILE:LINE``."""
+    columns = graded.finding.rule.columns
+    cells = [row[columns.index("where")] for row in graded.finding.rows] if "where" in columns else []
+    split = [cell.rpartition(":") for cell in cells]
+    return tuple(Place(file, int(line)) for file, _, line in split if file and line.isdecimal())
 
 
 def _of_file(file: ScannedFile) -> Part:

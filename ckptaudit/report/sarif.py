@@ -89,7 +89,8 @@ def _result(
         "properties": {"subject": part.subject, "fixes": [fix.to_json() for fix in finding.fixes]},
     }
     if accepted:
-        result["suppressions"] = [{"kind": "external", "status": "accepted"}]
+        reason = {"justification": visible(one.graded.reason)} if one.graded.reason else {}
+        result["suppressions"] = [{"kind": "external", "status": "accepted", **reason}]
     return result
 
 

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from ckptaudit import Manifest, TensorSpec, audit, scan
+from ckptaudit.checking import check
+from ckptaudit.config import parse_config
 from ckptaudit.records import replace
 
 ROOT = Path(__file__).parents[2]
@@ -90,8 +92,33 @@ def scans():
     }
 
 
+@cache
+def checks():
+    """Return checks of projects by name: broken, accepted for a reason, with models and files that are not there."""
+    project, committed = FIXTURES / "project", '[targets.net]\nmodel = "net.json"\nmanifest = "net.manifest.json"\n'
+    accept = '[[accept]]\nrule = "{}"\nkey = "{}"\nreason = "a new head @octocat"\n'
+    texts = {
+        "broken": committed,
+        "accepted": committed + accept.format("CKPT201", "fc.*"),
+        "unused": committed + accept.format("CKPT102", "x"),
+        "missing": committed + '[targets.two]\nmodel = "no.json"\ncheckpoint = ["a.pth", "net.json"]\n'
+        '[targets.three]\nmodel = "net.json"\ncheckpoint = ["a.pth", "net.json"]\n',
+    }
+    return {name: check(parse_config(text, str(project / "ckptaudit.toml"))) for name, text in texts.items()}
+
+
 def every():
-    return {**reports(), **{f"scan {name}": one for name, one in scans().items()}}
+    named = {f"scan {name}": one for name, one in scans().items()}
+    return {**reports(), **named, **{f"check {name}": one for name, one in checks().items()}}
+
+
+def findings_of(report):
+    """Return all findings in order: those of the reports of a check first."""
+    return [*(one for inner in getattr(report, "reports", ()) for one in inner.findings), *report.findings]
+
+
+def accepted_of(report):
+    return [one for inner in getattr(report, "reports", (report,)) for one in getattr(inner, "accepted", ())]
 
 
 def codes(report):

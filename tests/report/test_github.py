@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cases import FIXTURES, HOSTILE, NET, every, huge, net, reports
+from cases import FIXTURES, HOSTILE, NET, every, findings_of, huge, net, reports
 
 from ckptaudit import audit
 from ckptaudit.records import replace
@@ -56,7 +56,7 @@ def test_one_annotation_per_finding_and_the_whole_table(name):
     commands, shown = run(text)
     assert [command[0] for command in commands][:2] == ["group", "endgroup"]
     assert "\n".join(shown) == render(report, "table")
-    levels = [graded.level for graded in report.findings]
+    levels = [graded.level for graded in findings_of(report)]
     for level, command in (("error", "error"), ("warning", "warning"), ("note", "notice")):
         assert len([one for one in commands if one[0] == command]) == min(levels.count(level), 10)
 

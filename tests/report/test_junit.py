@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import NET, every, hostile, net, reports, scans
+from cases import NET, checks, every, hostile, net, reports, scans
 
 from ckptaudit import audit
 from ckptaudit.report import render
@@ -154,3 +154,19 @@ def test_names_survive(schema):
     said = "".join(one.text for case in suite for one in case.result)
     for part in ("</script><script>alert(1)</script>", "]]> & &amp; ]]", r"\x00\x1b[31mred\x07", "ключ.вес"):
         assert part in said
+
+
+TARGETS = [("two", ""), ("three", "a.pth"), ("three", "net.json ->")]
+
+
+def test_a_check_whose_files_are_not_there_has_passed_nothing():
+    found = {suite.name: [outcome(case)[0] for case in suite] for suite in suites(checks()["missing"])}
+    two, three, kept = ([v for k, v in found.items() if k.startswith(start) and end in k] for start, end in TARGETS)
+    assert two == three == [["error"] * 3]
+    assert kept == [["passed"] * 3]
+
+
+def test_the_reason_of_an_accept_is_output():
+    suite = suites(checks()["accepted"])[0]
+    assert [outcome(case)[0] for case in suite] == ["passed"] * 3
+    assert list(suite)[-1].system_out.endswith("(a new head @octocat)")

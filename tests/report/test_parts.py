@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cases import HOSTILE, NET, RESNET50, every, hostile, huge, net, reports, scans
+from cases import HOSTILE, NET, RESNET50, checks, every, findings_of, hostile, huge, net, reports, scans
 
 from ckptaudit import audit
 from ckptaudit.place import Place
@@ -32,7 +32,7 @@ def test_every_format_renders_every_scan(name):
 def test_no_finding_is_lost():
     for report in every().values():
         found = [one.graded for part in parts_of(report) for one in part.findings]
-        assert found == list(report.findings)
+        assert found == findings_of(report)
 
 
 def test_several_reports_are_so_many_parts():
@@ -97,3 +97,21 @@ def test_counts():
     assert counted(parts_of(reports()["accepted"])) == "1 accepted"
     assert counted(parts_of(reports()["kept"])) == "no findings"
     assert counted(parts_of([reports()["broken"], audit.diff(net(NET), net(NET))])) == "3 errors"
+
+
+class TestChecks:
+    def test_a_part_for_each_report_and_one_for_the_configuration(self):
+        *parts, config = parts_of(checks()["missing"])
+        assert [(part.subject.partition(":")[0], part.exit_status, part.compared) for part in parts] == [
+            ("net", 1, True),
+            ("two", 2, False),
+            ("three", 2, False),
+            ("three", 0, True),
+        ]
+        assert (config.subject.rpartition("/")[2], config.exit_status) == ("ckptaudit.toml", 0)
+
+    def test_a_finding_on_the_configuration_stands_at_its_line(self):
+        *_, config = parts_of(checks()["unused"])
+        (one,) = config.findings
+        assert one.graded.finding.rule.name == "unused-accept"
+        assert (Path(one.places[0].file).name, one.places[0].line) == ("ckptaudit.toml", 4)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import jsonschema
 import pytest
-from cases import FIXTURES, HOSTILE, NET, every, hostile, huge, net, reports
+from cases import FIXTURES, HOSTILE, NET, accepted_of, checks, every, findings_of, hostile, huge, net, reports
 
 import ckptaudit
 from ckptaudit import audit
@@ -53,7 +53,7 @@ def test_a_result_per_finding_and_its_rule_at_the_index(name):
     report = every()[name]
     (run,) = log_of(report)["runs"]
     rules = run["tool"]["driver"]["rules"]
-    expected = [*report.findings, *getattr(report, "accepted", ())]
+    expected = [*findings_of(report), *accepted_of(report)]
     assert [result["ruleId"] for result in run["results"]] == [one.finding.rule.code for one in expected]
     assert [result["level"] for result in run["results"]] == [one.level for one in expected]
     assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in run["results"])
@@ -141,3 +141,8 @@ def test_no_name_makes_a_link():
 
 def test_a_large_report_stays_small():
     assert len(render(huge(), "sarif")) < 15_000
+
+
+def test_the_reason_of_an_accept_is_its_justification():
+    (result,) = results(checks()["accepted"])
+    assert result["suppressions"][0]["justification"] == "a new head @octocat"
