@@ -16,7 +16,7 @@ from .streams import write_report
 def run(options: argparse.Namespace) -> int:
     """Compare, write the report to standard output and to every --output, return the exit status."""
     inputs = [options.model, options.checkpoint, *(text for _, text in options.rules or ())]
-    outputs = parse_outputs(options.output, inputs)
+    outputs = parse_outputs(options, inputs)
     limits = parse_limits(options.limit)
     try:
         report = diff(
