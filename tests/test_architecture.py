@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From top to bottom; a file may import from its own line and from the lines above it.
 LAYERS = [
     {"errors", "words", "records", "json_text", "collector"},
-    {"dtypes", "outcome", "keys", "textfile", "newfile", "tomlfile"},
+    {"dtypes", "outcome", "place", "keys", "textfile", "newfile", "tomlfile"},
     {"manifest"},
     {"formats"},
     {"mapping"},

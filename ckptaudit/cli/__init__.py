@@ -12,7 +12,8 @@ from ..errors import UsageError
 from .streams import MIN_WIDTH, terminal_width, write, write_error
 
 CONTRACTS = ("open", "partial", "strict", "exact", "resume")
-FORMATS = ("table", "concise", "json")
+FORMATS = ("table", "concise", "json", "github", "sarif", "junit", "markdown")
+SCAN_FORMATS = FORMATS
 
 _EXIT = """exit status: 0 the contract is kept, 1 it is broken,
              2 it could not be (fully) checked"""
@@ -141,7 +142,8 @@ def _add(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"{epilog}{status}"
     )
     if formats:
-        parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
+        words = f"{', '.join(formats)}; default: {formats[0]}"
+        parser.add_argument("--format", choices=formats, default=formats[0], metavar="FORMAT", help=words)
     parser.add_argument("--width", type=_width, metavar="N", help="columns; default: the terminal's, at most 100")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: auto")
     parser.add_argument("-v", "--verbose", action="store_true", help="show notes and every row")
@@ -162,9 +164,7 @@ def _add_diff(commands: Any) -> None:
     parser.add_argument("--contract", choices=CONTRACTS, default="strict", help="what has to hold; default: strict")
     _add_rules(parser)
     _add_arguments(parser)
-    parser.add_argument(
-        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
-    )
+    _add_output(parser)
     _add_limits(parser)
     parser.add_argument(
         "--witness", action="store_true", help="also perform the load, on a throw-away copy, and compare"
@@ -190,9 +190,7 @@ def _add_check(commands: Any) -> None:
         metavar="RULE",
         help="put the present findings of a rule into the baseline; repeatable",
     )
-    parser.add_argument(
-        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
-    )
+    _add_output(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit 0 where a contract is broken")
 
 
@@ -214,12 +212,13 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_scan(commands: Any) -> None:
     summary = "tell which checkpoints may be loaded; nothing in them is executed"
-    parser = _add(commands, "scan", summary, _SCAN, FORMATS, status="")
+    parser = _add(commands, "scan", summary, _SCAN, SCAN_FORMATS, status="")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder to be searched to its ground")
     parser.add_argument("--integrity", action="store_true", help="read every byte: checksums, NaN, unwritten weights")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="pass over such names in folders; repeatable"
     )
+    _add_output(parser)
     _add_limits(parser)
 
 
@@ -244,6 +243,16 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         "--map", dest="rules", action=_Rule, metavar="RULE", help="'FROM -> TO' or FILE.toml, applied first; repeatable"
     )
     parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        *("-o", "--output"),
+        action="append",
+        default=[],
+        metavar="FORMAT=PATH",
+        help="write another format to a file as well; repeatable",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -70,6 +70,15 @@ class Rule:
     example: str = ""
     since: str = "0.1"
 
+    @property
+    def about(self) -> Literal["file", "model", "audit"]:
+        """What is at fault, or changed: the file, the code of the model, or the audit itself."""
+        return _ABOUT.get(self.code, _ABOUT.get(self.code[4:5], "file"))
+
+
+_ABOUT: dict[str, Literal["file", "model", "audit"]]
+_ABOUT = {**dict.fromkeys("12348", "model"), "9": "audit", "CKPT106": "file"}
+
 
 @dataclass(frozen=True)
 class Fix:
