@@ -232,7 +232,7 @@ def drop_options(keys: Iterable[str], universe: Iterable[str]) -> str:
     """Return the ``--drop`` options, quoted for a shell, that leave out exactly ``keys`` among ``universe``."""
     from shlex import quote
 
-    from ..compare.cover import cover
+    from ..mapping.cover import cover
     from ..mapping.rules import escape
 
     names = set(keys)
