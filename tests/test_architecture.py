@@ -32,7 +32,10 @@ LAYERS = [
     {"checking"},
     {"report"},
     {"training"},
+    {"wire"},
     {"cli", "testing"},
+    {"pytest_session"},
+    {"pytest_plugin"},
     {"", "__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
