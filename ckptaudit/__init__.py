@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
+    from .frozen import compare_frozen
     from .keys import KeyPattern
     from .loading.atomic import load
     from .loading.result import LoadError, LoadResult
@@ -39,6 +40,7 @@ _HOMES = {
     "TensorSpec": "manifest",
     "UsageError": "errors",
     "audit_training": "training.audit",
+    "compare_frozen": "frozen",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
@@ -65,6 +67,7 @@ __all__ = [
     "TensorSpec",
     "UsageError",
     "audit_training",
+    "compare_frozen",
     "convert",
     "diff",
     "freeze",

@@ -11,14 +11,16 @@ from .rules import Contract, Finding, Level
 if TYPE_CHECKING:
     from .compare.align import Alignment
     from .compare.hearing import Hearing
+    from .compare.summary import Values
     from .outcome import LoadOutcome
+    from .rules.fates import Fates
 
 SCHEMA = "ckptaudit.report/1"
 
 Verdict = Literal["kept", "broken", "unchecked"]
 EXIT_STATUS: dict[Verdict, int] = {"kept": 0, "broken": 1, "unchecked": 2}
 _LEVEL_ORDER: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905", "CKPT906"})
+UNCHECKED_CODES = frozenset({"CKPT703", "CKPT804", "CKPT905", "CKPT906"})
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Report:
 
     ``alignment`` and the outcomes are those of a load, and None where there was none (an audit of training).
     ``remarks`` are sentences for people, shown before the verdict.
-    ``hearing`` is the witness's word on it, None where none was asked for.
+    ``hearing`` is the witness's word on it, and ``values`` the comparison of values, None where none was asked for.
+    ``fates`` say what became of each tensor between two files.
     """
 
     command: str
@@ -102,6 +105,8 @@ class Report:
     accepted: tuple[Graded, ...] = ()
     hearing: Hearing | None = None
     remarks: tuple[str, ...] = ()
+    values: Values | None = None
+    fates: Fates | None = None
 
     @property
     def ok(self) -> bool:
@@ -129,6 +134,8 @@ class Report:
             "alignment": self.alignment.to_json() if self.alignment else None,
             "loads": self._loads(),
             "mapping": self.mapping.to_json() if self.mapping else None,
+            **({"values": self.values.to_json()} if self.values is not None else {}),
+            **({"tensors": self.fates.to_json()} if self.fates is not None else {}),
             "findings": [graded.to_json() for graded in self.findings],
             "accepted": [graded.to_json() for graded in self.accepted],
             "skipped_rules": list(self.skipped_rules),

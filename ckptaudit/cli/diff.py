@@ -13,11 +13,13 @@ from ..textfile import refuse_input, write_text
 from ..words import shell_word
 from .limits import parse_limits
 from .mapping import parse_mapping
-from .streams import terminal_width, write_report
+from .streams import byte_progress, terminal_width, write_report
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare, write the report to standard output and to every --output, return the exit status."""
+    if (options.rtol or options.atol) and not options.values:
+        raise UsageError("--rtol and --atol", "are tolerances of values, which are not compared", "add --values")
     outputs = [_output(text) for text in options.output]
     for _, path in outputs:
         refuse_input(path, [options.model, options.checkpoint, *(text for _, text in options.rules or ())])
@@ -31,18 +33,26 @@ def run(options: argparse.Namespace) -> int:
             arguments=options.arg,
             limits=limits,
             witness=options.witness,
+            values=options.values,
+            rtol=options.rtol,
+            atol=options.atol,
+            progress=byte_progress() if options.values else None,
         )
     except CkptauditError as error:
         if options.format == "json":
             from ..report.json import render_json
 
-            write_report(render_json(_failure(error, options.contract)))
+            write_report(render_json(_failure(error, _contract(options))))
         raise
     width = terminal_width(options.width)
     for form, path in outputs:
         write_text(path, render(report, form, width, options.verbose))
     write_report(render(report, options.format, width, options.verbose), options.color)
     return _status(report, options.exit_zero)
+
+
+def _contract(options: argparse.Namespace) -> str:
+    return options.contract or ("exact" if options.values else "strict")
 
 
 def _status(report: Report, exit_zero: bool) -> int:
