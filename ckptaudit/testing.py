@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .audit import diff
+from .frozen import compare_frozen
 from .report import render
 from .scanning import scan
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from .mapping.mapping import KeyMapping
+    from .policy import Report
     from .training.audit import FreezeAudit
     from .training.membership import Misfit
     from .training.select import Patterns
@@ -34,9 +36,7 @@ def assert_loads(
 ) -> None:
     """Assert that a checkpoint keeps the contract with a model, as ``ckptaudit.diff`` sees it. Nothing is loaded."""
     __tracebackhide__ = True
-    report = diff(model, checkpoint, contract=contract, mapping=mapping)
-    if not report.ok:
-        raise AssertionError("\n" + render(report, "table", _WIDTH))
+    _kept(diff(model, checkpoint, contract=contract, mapping=mapping))
 
 
 def assert_safe(*paths: str | os.PathLike[str], integrity: bool = False) -> None:
@@ -62,6 +62,39 @@ def assert_frozen(
     if any(one.verdict != "held" for one in audit.verdicts if one.expected == "frozen"):
         raise AssertionError(f"\n{audit.text(_WIDTH)}")
     return audit
+
+
+def assert_frozen_between(
+    base: Any,
+    tuned: Any,
+    patterns: str | Iterable[str],
+    *,
+    trainable: str | Iterable[str] | None = None,
+    mapping: Any = None,
+) -> Report:
+    """Assert that a run left what ``patterns`` select as it was, from the checkpoints of before and after.
+
+    Everything is as in ``ckptaudit.compare_frozen``, whose report is returned.
+    """
+    __tracebackhide__ = True
+    return _kept(compare_frozen(base, tuned, patterns, trainable=trainable, mapping=mapping))
+
+
+def assert_same_values(first: Any, second: Any, *, rtol: float = 0.0, atol: float = 0.0, mapping: Any = None) -> Report:
+    """Assert that two checkpoints, state dicts or live models have the same keys, and values equal bit for bit.
+
+    With a tolerance ``|first - second| <= atol + rtol * |second|`` is enough. ``mapping`` gives the keys of ``second``
+    the names of ``first``. Returns the report of ``ckptaudit.diff(values=True)``.
+    """
+    __tracebackhide__ = True
+    return _kept(diff(first, second, mapping=mapping, values=True, rtol=rtol, atol=atol))
+
+
+def _kept(report: Report) -> Report:
+    __tracebackhide__ = True
+    if not report.ok:
+        raise AssertionError("\n" + render(report, "table", _WIDTH))
+    return report
 
 
 def assert_trained(

@@ -273,6 +273,8 @@ TORCH_FREE = [
     (["diff", CHECKPOINT, "fixtures/resnet50/dataparallel.pth"], 1),
     (["diff", *RESNET50], 1),
     (["diff", *RESNET50, "--map", "module.* -> *", "--map", "transpose fc.weight", "--map", "cast * dtype=float16"], 1),
+    (["diff", CHECKPOINT, CHECKPOINT, "--values"], 0),
+    (["frozen", CHECKPOINT, CHECKPOINT, "*"], 0),
     (["manifest", "show", CHECKPOINT], 0),
     (["convert", CHECKPOINT, "OUT.safetensors", "--no-verify"], 0),
     (["convert", CHECKPOINT, "OUT.pth", "--map", "layer1.* -> stage1.*"], 0),

@@ -64,7 +64,7 @@ def test_values_meet_under_the_mapping(files, state, tmp_path):
     assert report.ok and set(states(report).values()) == {"identical"}
     report = ckptaudit.diff(files[1], tmp_path / "wrapped.pth", values=True)  # under the mapping that it proposes
     assert states(report) == {"conv.weight": "identical", "fc.weight": "identical", "fc.bias": "changed"}
-    assert [one.origin for one in report.values.tensors][0] == "module.conv.weight"
+    assert report.values.tensors[0].origin == "module.conv.weight"
 
 
 def test_what_operations_make_is_not_compared_and_said(files):

@@ -175,5 +175,6 @@ def _remarks(fates: Fates) -> tuple[str, ...]:
     for expected, verdict, word in (("frozen", "held", "held bit for bit"), ("trainable", "trained", "changed")):
         all_of = [one for one in fates.verdicts if one.expected == expected]
         if all_of:
-            counts.append(f"of {plural(len(all_of), f'{expected} tensor')} {len(fates.of(verdict)):,} {word}")
+            what = f"{expected} tensor" if expected == "frozen" or fates.names_trainable else "other tensor"
+            counts.append(f"of {plural(len(all_of), what)} {len(fates.of(verdict)):,} {word}")
     return (f"{' and '.join(counts).capitalize()}.",) if counts else ()

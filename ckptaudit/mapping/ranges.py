@@ -32,7 +32,6 @@ def _end_of_range(dtype: Any) -> float:
     import torch
 
     largest = torch.finfo(dtype).max
-    step = 2.0 ** (
-        1 - DTYPES[str(dtype).removeprefix("torch.")].precision
-    )  # torch's eps of float8_e5m2fnuz is half of it
+    precision = DTYPES[str(dtype).removeprefix("torch.")].precision  # torch's eps of float8_e5m2fnuz is half a step
+    step = 2.0 ** (1 - precision)
     return float(largest + 2.0 ** (frexp(largest)[1] - 1) * step / 2)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -237,7 +238,8 @@ def test_every_format_is_compared_with_every_other(base, tuned, tmp_path):
     torch.save(base, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     ckptaudit.convert(tmp_path / "tuned.pth", tmp_path / "tuned.safetensors")
     ckptaudit.convert(tmp_path / "tuned.pth", tmp_path / "shards.safetensors.index.json", shard_size=200)
-    for path in ("tuned.pth", "tuned.safetensors", "shards.safetensors.index.json"):
+    torch.distributed.checkpoint.save(tuned, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    for path in ("tuned.pth", "tuned.safetensors", "shards.safetensors.index.json", "dcp"):
         assert compare_frozen(tmp_path / "legacy.pth", tmp_path / path, "backbone.*", trainable="fc").ok
 
 
