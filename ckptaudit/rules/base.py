@@ -12,6 +12,7 @@ from ..records import dataclass, field, replace
 if TYPE_CHECKING:
     from ..compare.align import Alignment
     from ..compare.hearing import Hearing
+    from ..compare.summary import Values
     from ..formats.base import Checkpoint
     from ..mapping.infer import Proposal
     from ..mapping.mapping import Mapped
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Level = Literal["error", "warning", "note"]
 Safety = Literal["safe", "unsafe", "display"]
 # What could not be checked has not passed, whoever would like it to: the exit status is 2.
-UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905", "CKPT906"})
+UNCHECKED_CODES = frozenset({"CKPT703", "CKPT804", "CKPT905", "CKPT906"})
 
 
 class Contract(IntEnum):
@@ -177,7 +178,8 @@ class Evidence:
     given, and the one proposed on top of it. ``outcome`` and ``outcome_as_is`` are what the load says to each.
     ``missing`` and ``unexpected`` are the keys that no finding explains yet; checks run in order, root causes first.
     ``origin`` maps keys of ``alignment`` to those of the file. ``undecided`` says why torch could not be asked.
-    ``contract`` is the one to be judged by. ``hearing`` is the witness's word, where one was asked.
+    ``contract`` is the one to be judged by. ``hearing`` is the witness's word, where one was asked. ``values`` are the
+    comparisons of values, where these were asked for.
     """
 
     as_is: Alignment
@@ -193,6 +195,13 @@ class Evidence:
     undecided: str = ""
     contract: Contract = Contract.strict
     hearing: Hearing | None = None
+    values: Values | None = None
+
+    def source_key(self, key: str) -> str | None:
+        """Return the key of the file for one of ``alignment``; None for what operations on tensors make."""
+        if self.given is None:
+            return self.origin.get(key, key)
+        return self.origin.get(dict(self.given.ties).get(key, key))
 
     def without(self, explained: Iterable[str]) -> Evidence:
         """Return the evidence with these missing and unexpected keys accounted for."""

@@ -15,13 +15,15 @@ from ..errors import UsageError
 from ..policy import Report, Side, grade, verdict_of
 from ..report import render
 from ..rules import Contract
+from ..rules.freezing import findings
+from ..rules.verdicts import TensorVerdict
 from ..words import plural
 from .blame import BlameMode
 from .fingerprint import Fingerprint
 from .names import NamedTensor, named_tensors
 from .saved import Saved
 from .select import Patterns, Selection, claims, select
-from .verdicts import TensorVerdict, findings, verdicts
+from .verdicts import verdicts
 from .watch import Watch
 
 
