@@ -113,6 +113,15 @@ class Report:
         """0 kept, 1 broken, 2 not fully checked."""
         return EXIT_STATUS[self.verdict]
 
+    def text(self, width: int = 80, *, verbose: bool = False) -> str:
+        """Return the report as a terminal of that width shows it; ``verbose`` shows notes and all rows."""
+        from .report import render
+
+        return render(self, "table", width, verbose).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text()
+
     def count(self, level: Level) -> int:
         """Count the findings of one level."""
         return sum(1 for graded in self.findings if graded.level == level)

@@ -26,8 +26,8 @@ def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
 
 
 def folded_keys(finding: Finding) -> list[str]:
-    """Return a finding's keys as patterns; rules of a mapping, which are patterns already, as they are."""
-    if finding.rule.columns[:1] == ("rule",):
+    """Return a finding's keys as patterns; what are patterns already (rules of a mapping, selections) as they are."""
+    if finding.rule.columns[:1] in (("rule",), ("pattern",)):
         return list(finding.keys)
     return [str(pattern) for pattern in fold(finding.keys)]
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..errors import UsageError
-from . import files, freezing, keys, meta, modules, remarks, safety, tensors
+from . import (
+    files,
+    freezing,
+    keys,
+    meta,
+    modules,
+    remarks,
+    safety,
+    tensors,
+    training_flags,
+    training_modules,
+    training_optimizers,
+)
 from .base import Contract, Evidence, Finding, Fix, Level, Rule
 
 __all__ = ["RULES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
 
-_AREAS = (files, keys, tensors, modules, safety, freezing, meta)
+_TRAINING = (freezing, training_flags, training_optimizers, training_modules)
+_AREAS = (files, keys, tensors, modules, safety, *_TRAINING, meta)
 _DEFINED = [value for area in _AREAS for value in vars(area).values() if isinstance(value, Rule)]
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
 

@@ -43,18 +43,36 @@ def select(model: nn.Module | Mapping[str, NamedTensor], patterns: Patterns, *, 
     Raises UsageError for a pattern that cannot be read or that matches no tensor.
     """
     tensors = model if isinstance(model, Mapping) else named_tensors(model)
+    selection, unmatched = select_leniently(tensors, patterns, role=role)
+    if unmatched:
+        raise unmatched[0]
+    return selection
+
+
+def select_leniently(
+    tensors: Mapping[str, NamedTensor], patterns: Patterns, *, role: str = ""
+) -> tuple[Selection, list[UsageError]]:
+    """Return what ``select`` does, and one error for each pattern that matches nothing, instead of raising it."""
     parsed = [_parse(pattern) for pattern in _listed(patterns, role)]
     if not parsed:
-        return Selection({})
-    first = parsed[0]
+        return Selection({}), []
+    first, unmatched = parsed[0], []
     found: dict[str, Rows | None] = dict.fromkeys(tensors) if isinstance(first, Pattern) and first.excludes else {}
     for pattern in parsed:
         hits = [named for named in tensors.values() if _means(pattern, named)]
         if not hits:
-            raise matches_nothing(_text(pattern), tensors)
+            unmatched.append(matches_nothing(_text(pattern), tensors))
         for named in hits:
             _apply(pattern, named, found)
-    return Selection({name: found[name] for name in tensors if name in found}, ", ".join(map(_text, parsed)))
+    chosen = {name: found[name] for name in tensors if name in found}
+    return Selection(chosen, ", ".join(map(_text, parsed))), unmatched
+
+
+def rest(tensors: Mapping[str, NamedTensor], frozen: Selection) -> Selection:
+    """Return the parameters that are not frozen under any name, nor in part."""
+    taken = {id(tensors[name].tensor) for name in frozen}
+    names = [n for n, named in tensors.items() if named.kind == "parameter" and id(named.tensor) not in taken]
+    return Selection(dict.fromkeys(names))
 
 
 def claims(tensors: Mapping[str, NamedTensor], selections: Mapping[str, Selection]) -> None:
@@ -64,7 +82,7 @@ def claims(tensors: Mapping[str, NamedTensor], selections: Mapping[str, Selectio
         for name, rows in selection.tensors.items():
             mine = owners.setdefault(id(tensors[name].tensor), [])
             for other_role, other, other_rows in mine:
-                if other_role != role and _overlap(rows, other_rows):
+                if other_role != role and overlap(rows, other_rows):
                     raise _claimed_twice(name, role, other, other_role)
             mine.append((role, name, rows))
 
@@ -156,7 +174,8 @@ def _without(ranges: Rows, holes: Rows) -> Rows:
     return ranges
 
 
-def _overlap(first: Rows | None, second: Rows | None) -> bool:
+def overlap(first: Rows | None, second: Rows | None) -> bool:
+    """Tell whether two ranges of rows have one in common; None stands for all."""
     if first is None or second is None:
         return True
     return any(a < d and c < b for a, b in first for c, d in second)
