@@ -16,7 +16,7 @@ from .setup import Setup
 def check_reducers(setup: Setup) -> Iterator[Finding]:
     """Find reducers made for another number of parameters, or of bytes, than require gradients now."""
     rows: list[Row] = []
-    for path, module in setup.model.named_modules():
+    for path, module in setup.modules:
         if isinstance(module, DistributedDataParallel):
             noted = module._get_ddp_logging_data()
             count, size = noted.get("num_parameter_tensors"), noted.get("total_parameter_size_bytes")

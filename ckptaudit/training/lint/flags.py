@@ -14,7 +14,7 @@ from ...rules.training_modules import FROZEN_REPARAMETRIZED
 from ...rules.training_optimizers import TRAINABLE_WITHOUT_GRADIENT
 from ..names import NamedTensor
 from .findings import Row, finding
-from .setup import Place, Setup, own_attributes, own_of
+from .setup import Place, Setup, own_of
 
 _FLAG = "requires_grad"
 _SIMILAR = 0.8  # of difflib: require_grad has 0.96, grad_added_to_main_grad of Megatron 0.44
@@ -31,12 +31,11 @@ def check_patterns(setup: Setup) -> Iterator[Finding]:
 def check_effectless(setup: Setup) -> Iterator[Finding]:
     """Find ``module.requires_grad = False`` and misspelt flags, where the parameters' own flags say otherwise."""
     rows: list[Row] = []
-    for module in setup.model.modules():
-        for name, value in own_attributes(module):
-            if type(value) is bool and _means_flag(name):
-                where = f"{type(module).__name__}.{name} = {value}"
-                below = [named for named in setup.tensors.values() if any(module is one for one in named.modules)]
-                rows += _contradicted(setup, below, value, where)
+    for own in setup.own:
+        if type(own.value) is bool and _means_flag(own.name):
+            where = f"{type(own.module).__name__}.{own.name} = {own.value}"
+            below = [named for named in setup.tensors.values() if any(own.module is one for one in named.modules)]
+            rows += _contradicted(setup, below, own.value, where)
     for named in setup.tensors.values():
         for name, value in own_of(named.tensor).items() if named.kind == "parameter" else ():
             if type(value) is bool and name != _FLAG and _means_flag(name):

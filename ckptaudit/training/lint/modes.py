@@ -30,14 +30,14 @@ def check_modes(setup: Setup) -> Iterator[Finding]:
         named = setup.tensors[name]
         if named.kind != "buffer":
             continue
-        kind = type(named.module).__name__
-        if is_statistic(name) and isinstance(named.module, _NormBase):
-            if _updates(named.module):
-                moving.append((name, f"{kind} in train mode", "each forward pass updates it"))
-            elif not named.module.training and not _is_held(named):
-                ending.append((name, f"{kind} in eval mode", "model.train() will end it"))
-        elif named.attribute in POWER_ITERATION and named.module.training and _iterates(named):
-            iterating.append((name, f"{kind} in train mode", "each forward pass iterates it"))
+        module = named.modules[-1]
+        if isinstance(module, _NormBase):
+            if is_statistic(name) and _updates(module):
+                moving.append((name, f"{type(module).__name__} in train mode", "each forward pass updates it"))
+            elif not module.training and not _is_held(named) and is_statistic(name):
+                ending.append((name, f"{type(module).__name__} in eval mode", "model.train() will end it"))
+        elif module.training and named.attribute in POWER_ITERATION and _iterates(named):
+            iterating.append((name, f"{type(module).__name__} in train mode", "each forward pass iterates it"))
     if moving:
         yield finding(setup, FROZEN_NORM_IN_TRAIN_MODE, moving)
     if ending:
@@ -53,7 +53,7 @@ def _updates(norm: _NormBase) -> bool:
 
 def _is_held(named: NamedTensor) -> bool:
     """Tell whether somebody has seen to it that ``model.train()`` does not reach the module."""
-    return any("train" in vars(one) or type(one).train is not nn.Module.train for one in named.modules)
+    return any("train" in vars(one) or type(one).train is not nn.Module.train for one in reversed(named.modules))
 
 
 def _iterates(named: NamedTensor) -> bool:
@@ -63,7 +63,7 @@ def _iterates(named: NamedTensor) -> bool:
 
 def check_dropout(setup: Setup) -> Iterator[Finding]:
     """Find layers that drop values, in modules that are frozen with all below them."""
-    dropping = {name: module for name, module in setup.model.named_modules() if module.training and _drops(module)}
+    dropping = {name: module for name, module in setup.modules if module.training and _drops(module)}
     whole = wholly_frozen(setup.tensors, setup.frozen) if dropping else {}
     rows = [
         (name, f"{type(module).__name__} in train mode", f"it drops {_drops(module):.3g} of the values")

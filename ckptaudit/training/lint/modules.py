@@ -15,7 +15,7 @@ from ...rules import training_modules as rules
 from ..causes import is_observer
 from ..names import NamedTensor
 from .findings import Row, finding
-from .setup import Setup, own_attributes
+from .setup import Setup
 
 _RANGES = ("min_val", "max_val", "min_vals", "max_vals", "histogram", "scale", "zero_point")
 _LOOK = 1000  # entries of a list or dict that are looked at
@@ -54,16 +54,14 @@ def check_attributes(setup: Setup) -> Iterator[Finding]:
     """Find plain tensors in the frozen part, lists of layers, and reentrant checkpoints: what attributes tell."""
     lists: list[Row] = []
     reentrant: list[nn.Module] = []
-    for path, module in setup.model.named_modules():
-        for name, value in own_attributes(module):
-            kind = type(value)
-            if kind in (list, tuple, dict) and (layers := _layers(setup, value)):
-                where = f"{path}.{name}" if path else name
-                lists.append(
-                    (where, f"a {kind.__name__} of {type(layers[0]).__name__}", "the model does not have them")
-                )
-            elif kind is partial and value.keywords.get("use_reentrant") is True:
-                reentrant.append(module)
+    for own in setup.own:
+        if type(own.value) is partial:
+            if own.value.keywords.get("use_reentrant") is True:
+                reentrant.append(own.module)
+        elif type(own.value) is not bool and (layers := _layers(setup, own.value)):
+            where = f"{own.path}.{own.name}" if own.path else own.name
+            of = f"a {type(own.value).__name__} of {type(layers[0]).__name__}"
+            lists.append((where, of, "the model does not have them"))
     if lists:
         yield finding(setup, rules.UNREGISTERED, lists, case="modules", explains=False)
     yield from _plain(setup)

@@ -23,7 +23,7 @@ def check_ties(setup: Setup) -> Iterator[Finding]:
     both = [name for name in frozen if name in trainable and overlap(frozen[name], trainable[name])]
     claimed: list[Row] = [(name, "frozen and trainable", "patterns of both match it") for name in both]
     training: list[Row] = []
-    for names in setup.shared.values():
+    for names in setup.shared:
         still = [name for name in names if name in frozen]
         others = [name for name in names if name not in frozen]
         if not still or not others:
