@@ -56,7 +56,15 @@ def find_rule(text: str) -> Rule:
             return rule
     from difflib import get_close_matches
 
-    names = [rule.name for rule in RULES.values()] + list(RULES)
-    close = get_close_matches(text.lower(), names, n=1) or get_close_matches(text.upper(), names, n=1)
+    names = [rule.name for rule in RULES.values()]
+    close = get_close_matches(text.lower(), names, n=1) or _close_codes(text.upper())
     hint = f"ckptaudit explain {close[0]}" if close else "list every rule: ckptaudit explain"
     raise UsageError(text, "is no rule", hint)
+
+
+def _close_codes(text: str) -> list[str]:
+    """Return the codes like a text, best first: of those with as many characters in common, in the same places."""
+    from difflib import get_close_matches
+
+    alike = get_close_matches(text, RULES, n=len(RULES), cutoff=0.7)
+    return sorted(alike, key=lambda code: sum(map(str.__eq__, code, text)), reverse=True)

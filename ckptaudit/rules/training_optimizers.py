@@ -142,6 +142,10 @@ SCHEDULE_OUT_OF_DATE = Rule(
         "": "{count} parameter group{s} came after the scheduler, whose next step raises",
         "other": "{count} scheduler{s} drive{v} an optimizer that is not one of those given",
     },
+    details={
+        "": "a scheduler knows the groups that were there when it was made",
+        "other": "it changes learning rates that nothing here uses",
+    },
     columns=_COLUMNS,
     why="A scheduler notes the groups of its optimizer once, when it is made.",
     fix="Make the scheduler after the last add_param_group, and anew with each optimizer.",
@@ -154,6 +158,7 @@ TRAINABLE_WITHOUT_GRADIENT = Rule(
     silent="yes",
     summary="a trainable parameter has requires_grad=False",
     messages={"": "{count} trainable {tensors} {have} requires_grad=False"},
+    details={"": "they keep the values that they have now"},
     columns=_COLUMNS,
     why="No gradient is computed for it, and optimizers pass over it.",
     fix="Call requires_grad_(True) on what is to train, or declare it frozen.",

@@ -88,8 +88,13 @@ def check_wrapper(setup: Setup) -> Iterator[Finding]:
     """Find a model none of whose frozen parameters is frozen, while a wrapper has changed their names."""
     if any(not named.tensor.requires_grad for named in setup.still):
         return
-    rows = [(n.name, f"{_FLAG}=True", f"torch calls it {n.path}") for n, _ in _trained(setup) if n.name != n.path]
+    rows = [(n.name, f"{_FLAG}=True", _wrapped(n)) for n, _ in _trained(setup) if n.name != n.path]
     yield from [finding(setup, rules.WRAPPER_PREFIX, rows)] if rows else []
+
+
+def _wrapped(named: NamedTensor) -> str:
+    prefix = named.path.removesuffix(named.name)
+    return f"torch's name for it begins with {prefix}" if prefix != named.path else f"torch calls it {named.path}"
 
 
 def check_frozen_flags(setup: Setup) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def _too_small(named: NamedTensor, place: Place) -> Iterator[Row]:
     if "betas" not in place.group and named.tensor.grad is not None and not why_not(named.tensor.grad):
         gradient = _typical(named.tensor.grad)
     value, update = _typical(named.tensor), place.lr * gradient
-    half = value * torch.finfo(named.tensor.dtype).eps / 2
+    half = value * torch.finfo(named.tensor.dtype).eps / 4  # the nearer neighbour, just below a power of two
     if 0 < update < half:
         kind = str(named.tensor.dtype).removeprefix("torch.")
         why = f"updates of {update:.2g} are lost below {half:.2g}, half a step at values around {value:.2g}"
