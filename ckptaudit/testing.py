@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .audit import diff
-from .report import render
 from .scanning import scan
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from .mapping.mapping import KeyMapping
+    from .policy import Report
     from .training.audit import FreezeAudit
     from .training.membership import Misfit
     from .training.select import Patterns
@@ -36,7 +36,7 @@ def assert_loads(
     __tracebackhide__ = True
     report = diff(model, checkpoint, contract=contract, mapping=mapping)
     if not report.ok:
-        raise AssertionError("\n" + render(report, "table", _WIDTH))
+        raise AssertionError(f"\n{report.text(_WIDTH)}\n")
 
 
 def assert_safe(*paths: str | os.PathLike[str], integrity: bool = False) -> None:
@@ -106,6 +106,28 @@ def assert_param_groups(
     from .training.membership import misgrouped
 
     _fail_with(misgrouped(model, optimizer, groups), "the parameter groups are not as expected")
+
+
+def assert_training_setup(
+    model: nn.Module,
+    optimizers: Optimizer | Iterable[Optimizer],
+    *,
+    frozen: Patterns,
+    trainable: Patterns | None = None,
+    **options: Any,
+) -> Report:
+    """Assert that ``ckptaudit.lint_training`` has nothing to warn of; nothing is run. Returns the report.
+
+    ``options`` are those of ``lint_training`` (``schedulers``, ``averaged``). Notes do not fail; warnings do, with
+    ``trainable`` or without: a setup that is right has none.
+    """
+    __tracebackhide__ = True
+    from .training.lint import lint_training
+
+    report = lint_training(model, optimizers, frozen=frozen, trainable=trainable, **options)
+    if any(graded.level != "note" for graded in report.findings):
+        raise AssertionError(f"\n{report.text(_WIDTH)}")
+    return report
 
 
 def assert_optimizer_covers(model: nn.Module, *optimizers: Optimizer) -> None:
