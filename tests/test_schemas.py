@@ -95,8 +95,6 @@ def test_an_inspection_without_a_choice_follows_the_schema(capsys):
 
 
 def test_reports_of_training_follow_the_schema():
-    from torch import nn
-
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     report = ckptaudit.lint_training(model, optimizer, frozen=["weight", "head"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..errors import UsageError
 from ..policy import Report, grade, verdict_of
@@ -17,12 +16,16 @@ from ..rules import Contract
 from ..words import plural
 from .blame import BlameMode
 from .fingerprint import Fingerprint
+from .membership import optimizers_of
 from .names import named_tensors
 from .saved import Saved
 from .select import Patterns, Selection, claims, rest, select
 from .sides import selected, side_of
 from .verdicts import TensorVerdict, findings, verdicts
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 
 class FreezeAudit:
@@ -173,7 +176,7 @@ def audit_training(
         raise UsageError("every", f"is {every}; it counts steps", "leave it out, or give 1 or more")
     return FreezeAudit(
         model,
-        [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers),
+        optimizers_of(optimizers),
         still,
         moving,
         declared=trainable is not None,

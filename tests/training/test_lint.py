@@ -72,6 +72,30 @@ def test_without_an_optimizer_groups_are_not_judged():
     assert "without an optimizer, at no parameter group" in str(report)
 
 
+MODELS = [
+    "resnet18", "densenet121", "vgg11_bn", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16", "mobilenet_v3_small",
+    "maxvit_t", "inception_v3", "fcn_resnet50", "retinanet_resnet50_fpn",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_torchvision_raise_no_alarm(name):
+    """Frozen as it is meant nothing is said; frozen by flags alone, norms and dropout are."""
+    from torchvision.models import get_model
+
+    backbone = {"weights_backbone": None} if "resnet50" in name else {}
+    with torch.device("meta"):
+        model = get_model(name, weights=None, **backbone)
+    head = [part for part, module in model.named_children() if list(module.parameters())][-1]
+    frozen = ckptaudit.freeze(model, f"!{head}")
+    assert not lint(model, frozen=f"!{head}", trainable=head).findings
+    frozen.thaw()
+    for part, parameter in model.named_parameters():
+        parameter.requires_grad = part.startswith(f"{head}.")
+    assert {code for code, _ in said(lint(model, frozen=f"!{head}", trainable=head))} <= {"CKPT807", "CKPT822"}
+
+
 def everything(model, optimizer, scheduler):
     """All that a lint could leave a trace in."""
     groups = [{k: list(map(id, v)) if k == "params" else v for k, v in g.items()} for g in optimizer.param_groups]
@@ -116,6 +140,13 @@ def test_everything_is_left_as_it_is_found():
 def test_a_pattern_that_cannot_be_read_is_refused():
     with pytest.raises(UsageError, match="is an empty pattern"):
         lint(frozen_net(), frozen="")
+
+
+@pytest.mark.parametrize("optimizers", [nn.Linear(2, 2), "SGD", [None]])
+@pytest.mark.parametrize("call", [ckptaudit.lint_training, ckptaudit.audit_training])
+def test_what_is_no_optimizer_is_refused(call, optimizers):
+    with pytest.raises(UsageError, match="which has no param_groups"):
+        call(frozen_net(), optimizers, frozen="backbone")
 
 
 def test_patterns_that_match_nothing_name_the_closest():

@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import lint_hits
 import pytest
 from catalogue import CASES
 
+from ckptaudit.rules import RULES
+
 HITS = json.loads(lint_hits.TABLE.read_text())
+RESEARCH = Path(__file__).parents[3] / "shared" / "research" / "freeze.md"
+# The rules of the research, FZ001 to FZ028, are CKPT805 to CKPT832 in its order.
+RULES_OF_RESEARCH = [
+    "pattern-matches-nothing",
+    "frozen-requires-grad",
+    "frozen-norm-in-train-mode",
+    "frozen-has-gradient",
+    "frozen-in-optimizer",
+    "trainable-in-no-optimizer",
+    "stale-parameters",
+    "parameter-held-twice",
+    "learning-rate-zero",
+    "memory-shared-with-trainable",
+    "tied-names-disagree",
+    "flag-without-effect",
+    "frozen-embedding-renormalised",
+    "frozen-reparametrized",
+    "frozen-observer",
+    "unregistered-tensors",
+    "lazy-not-initialised",
+    "dropout-in-frozen",
+    "wrapper-prefix",
+    "empty-group",
+    "inference-tensors",
+    "reentrant-checkpoint",
+    "gradient-outside-optimizers",
+    "stale-gradient-in-norm",
+    "update-below-precision",
+    "averaged-copy-differs",
+    "reducer-out-of-date",
+    "schedule-out-of-date",
+]
 
 
 def levels(case):
@@ -17,6 +53,16 @@ def levels(case):
 
 def of(*outcomes):
     return [pytest.param(case, id=case.id) for case in CASES if case.outcome in outcomes]
+
+
+def test_every_rule_of_the_research_has_its_code():
+    assert [RULES[f"CKPT{805 + index}"].name for index in range(28)] == RULES_OF_RESEARCH
+
+
+@pytest.mark.skipif(not RESEARCH.exists(), reason="the research notes are not beside this checkout")
+def test_the_research_has_no_other_rules():
+    numbered = {int(number) for number in re.findall(r"\bFZ(\d{3}) ", RESEARCH.read_text())}
+    assert numbered - {0} == set(range(1, 29))
 
 
 def test_no_rule_fires_anywhere_else_than_recorded():

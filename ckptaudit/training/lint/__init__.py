@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.optim import Optimizer
 
+from ...collector import CollectorPaused
 from ...policy import Report, grade, verdict_of
 from ...rules import Contract, Finding
 from ...words import plural
+from ..membership import optimizers_of
 from ..select import Patterns
 from ..sides import optimizers_side, selected, side_of
 from . import distributed, flags, gradients, groups, modes, modules, rates, sharing, values
 from .setup import Setup
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
 # In the order of causes: a finding accounts for what later checks would say of the same tensors.
@@ -68,13 +70,14 @@ def lint_training(
     values it reads 64 each of some 16-bit parameters, and those of ``averaged``.
 
     Patterns that match nothing, or claim a tensor twice, are findings. Raises UsageError for a pattern that cannot be
-    read.
+    read, and for optimizers without parameter groups.
     """
-    given = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+    given = optimizers_of(optimizers)
     schedules = list(schedulers) if isinstance(schedulers, Iterable) else [schedulers]
-    setup = Setup(model, given, schedules, [averaged] if isinstance(averaged, nn.Module) else list(averaged))
-    setup.declare(frozen, trainable)
-    graded = grade((finding for check in CHECKS for finding in check(setup)), Contract.exact)
+    with CollectorPaused():
+        setup = Setup(model, given, schedules, [averaged] if isinstance(averaged, nn.Module) else list(averaged))
+        setup.declare(frozen, trainable)
+        graded = grade((finding for check in CHECKS for finding in check(setup)), Contract.exact)
     return Report(
         command="lint",
         contract=Contract.exact,

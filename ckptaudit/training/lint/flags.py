@@ -30,20 +30,22 @@ def check_patterns(setup: Setup) -> Iterator[Finding]:
 
 def check_effectless(setup: Setup) -> Iterator[Finding]:
     """Find ``module.requires_grad = False`` and misspelt flags, where the parameters' own flags say otherwise."""
+    idle = {id(own.module): own for own in setup.own if type(own.value) is bool and _means_flag(own.name)}
     rows: list[Row] = []
-    for own in setup.own:
-        if type(own.value) is bool and _means_flag(own.name):
-            where = f"{type(own.module).__name__}.{own.name} = {own.value}"
-            below = [named for named in setup.tensors.values() if any(own.module is one for one in named.modules)]
-            rows += _contradicted(setup, below, own.value, where)
     for named in setup.tensors.values():
-        for name, value in own_of(named.tensor).items() if named.kind == "parameter" else ():
+        if named.kind != "parameter":
+            continue
+        for name, value in own_of(named.tensor).items():
             if type(value) is bool and name != _FLAG and _means_flag(name):
-                rows += _contradicted(setup, [named], value, f"{name} = {value}")
+                rows += _contradicted(setup, named, value, f"{name} = {value}")
+        for own in [idle[id(module)] for module in named.modules if id(module) in idle] if idle else ():
+            where = f"{type(own.module).__name__}.{own.name} = {own.value}"
+            rows += _contradicted(setup, named, own.value, where)
     first = {row[0]: row for row in reversed(rows)}  # a tensor below two such modules has one row
     if first:
         meant = first.keys() & {*setup.frozen, *(setup.trainable if setup.declared else ())}
-        yield finding(setup, rules.FLAG_WITHOUT_EFFECT, first.values(), breaks=None if meant else Contract.resume)
+        found = reversed(first.values())
+        yield finding(setup, rules.FLAG_WITHOUT_EFFECT, found, breaks=None if meant else Contract.resume)
 
 
 def _means_flag(name: str) -> bool:
@@ -52,10 +54,9 @@ def _means_flag(name: str) -> bool:
     return name == _FLAG or SequenceMatcher(None, name, _FLAG).ratio() >= _SIMILAR
 
 
-def _contradicted(setup: Setup, below: list[NamedTensor], value: bool, where: str) -> Iterator[Row]:
-    for named in setup.left(below):
-        if named.kind == "parameter" and named.tensor.requires_grad != value:
-            yield named.name, f"{_FLAG}={named.tensor.requires_grad}", f"{where} changes nothing"
+def _contradicted(setup: Setup, named: NamedTensor, value: bool, where: str) -> Iterator[Row]:
+    if named.name not in setup.explained and named.tensor.requires_grad != value:
+        yield named.name, f"{_FLAG}={named.tensor.requires_grad}", f"{where} changes nothing"
 
 
 def _trained(setup: Setup) -> list[tuple[NamedTensor, Place]]:
