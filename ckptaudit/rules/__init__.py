@@ -17,13 +17,14 @@ from . import (
     training_flags,
     training_modules,
     training_optimizers,
+    upkeep,
 )
-from .base import Contract, Evidence, Finding, Fix, Level, Rule
+from .base import UNCHECKED_CODES, Contract, Evidence, Finding, Fix, Level, Rule
 
-__all__ = ["RULES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
+__all__ = ["RULES", "UNCHECKED_CODES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
 
 _TRAINING = (freezing, training_flags, training_optimizers, training_modules)
-_AREAS = (files, keys, tensors, modules, safety, *_TRAINING, meta)
+_AREAS = (files, keys, tensors, modules, safety, *_TRAINING, meta, upkeep)
 _DEFINED = [value for area in _AREAS for value in vars(area).values() if isinstance(value, Rule)]
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
 
