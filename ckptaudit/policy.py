@@ -136,6 +136,15 @@ class Report:
         """Return the places of a finding in the code of the model, each once, in the order of its keys."""
         return list(dict.fromkeys(self.places[key] for key in finding.keys if key in self.places))
 
+    def text(self, width: int = 80, *, verbose: bool = False) -> str:
+        """Return the report as a terminal of that width shows it; ``verbose`` shows notes and all rows."""
+        from .report import render
+
+        return render(self, "table", width, verbose).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text()
+
     def count(self, level: Level) -> int:
         """Count the findings of one level."""
         return sum(1 for graded in self.findings if graded.level == level)

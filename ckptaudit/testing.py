@@ -212,6 +212,28 @@ def assert_param_groups(
     _fail_with(misgrouped(model, optimizer, groups), "the parameter groups are not as expected")
 
 
+def assert_training_setup(
+    model: nn.Module,
+    optimizers: Optimizer | Iterable[Optimizer],
+    *,
+    frozen: Patterns,
+    trainable: Patterns | None = None,
+    **options: Any,
+) -> Report:
+    """Assert that ``ckptaudit.lint_training`` has nothing to warn of; nothing is run. Returns the report.
+
+    ``options`` are those of ``lint_training`` (``schedulers``, ``averaged``). Notes do not fail; warnings do, with
+    ``trainable`` or without: a setup that is right has none.
+    """
+    __tracebackhide__ = True
+    from .training.lint import lint_training
+
+    report = lint_training(model, optimizers, frozen=frozen, trainable=trainable, **options)
+    if any(graded.level != "note" for graded in report.findings):
+        raise AssertionError(f"\n{report.text(_WIDTH)}")
+    return report
+
+
 def assert_optimizer_covers(model: nn.Module, *optimizers: Optimizer) -> None:
     """Assert that each trainable parameter is in exactly one group, and that optimizers hold the model's alone."""
     __tracebackhide__ = True

@@ -40,8 +40,8 @@ LAYERS = [
     {"", "__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-# manifest.Manifest.of is the one door from a value type to a live model, opened when it is called.
-DOORS = {("manifest", "model")}
+# Doors, opened when they are called: Manifest.of from a value type to a live model, Report.text from one to its text.
+DOORS = {("manifest", "model"), ("policy", "report")}
 
 
 def parts_of(path):

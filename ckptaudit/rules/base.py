@@ -143,7 +143,9 @@ class Finding:
         plural = count != 1
         words = {"count": f"{count:,}", "s": "s" if plural else "", "tensors": "tensors" if plural else "tensor"}
         words |= (
-            {"have": "have", "are": "are", "them": "them"} if plural else {"have": "has", "are": "is", "them": "it"}
+            {"have": "have", "are": "are", "them": "them", "v": ""}  # v ends a verb, as s does a noun
+            if plural
+            else {"have": "has", "are": "is", "them": "it", "v": "s"}
         )
         return words | {name: f"{v:,}" if type(v) is int else v for name, v in self.data.items()}
 

@@ -116,7 +116,7 @@ DATA = {
     "CKPT909": {"against": "main"},
 }  # fmt: skip
 CASES = [(known, case) for known in RULES.values() for case in known.messages]
-COUNTED = {"count", "s", "tensors", "have", "are", "them"}
+COUNTED = {"count", "s", "v", "tensors", "have", "are", "them"}
 
 
 @pytest.mark.parametrize(("known", "case"), CASES, ids=lambda value: getattr(value, "code", value) or "plain")
