@@ -101,21 +101,21 @@ manifest = "net.manifest.json"
 
 # change: what is annotated, as level, title and the text of the line that it stands at
 EXPECTED = {
-    "add_layer": [("error", "CKPT101 missing-keys", 'model.add_module("dropout_head"')],
-    "delete_layer": [("error", "CKPT102 unexpected-keys", "del model.layer4")],
+    "add_layer": [("error", "CKPT101 missing-key", 'model.add_module("dropout_head"')],
+    "delete_layer": [("error", "CKPT102 unexpected-key", "del model.layer4")],
     "replace_layer": [
-        ("error", "CKPT101 missing-keys", "model.layer1 = nn.Sequential("),
-        ("error", "CKPT102 unexpected-keys", "model.layer1 = nn.Sequential("),
+        ("error", "CKPT101 missing-key", "model.layer1 = nn.Sequential("),
+        ("error", "CKPT102 unexpected-key", "model.layer1 = nn.Sequential("),
     ],
     "replace_in_modules": [("error", "CKPT201 shape-mismatch", 'model._modules["fc"] = ')],
     "extract_layers": [
-        ("error", "CKPT104 renamed-keys", "return nn.Sequential("),
-        ("error", "CKPT102 unexpected-keys", "return nn.Sequential("),
+        ("error", "CKPT104 renamed-key", "return nn.Sequential("),
+        ("error", "CKPT102 unexpected-key", "return nn.Sequential("),
     ],
     "own_class": [
         ("error", "CKPT103 prefix-mismatch", "self.backbone = resnet18()"),
-        ("error", "CKPT101 missing-keys", "self.head = nn.Linear("),
-        ("error", "CKPT102 unexpected-keys", "self.backbone.fc = nn.Identity()"),
+        ("error", "CKPT101 missing-key", "self.head = nn.Linear("),
+        ("error", "CKPT102 unexpected-key", "self.backbone.fc = nn.Identity()"),
     ],
     "changed_head": [("error", "CKPT201 shape-mismatch", "model.fc = nn.Linear(")],
     "changed_input": [("error", "CKPT201 shape-mismatch", "model.conv1 = nn.Conv2d(")],
