@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audit import diff
+    from .checking import check
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .loading.result import LoadError, LoadResult
     from .manifest import Manifest, TensorSpec
     from .mapping.mapping import KeyMapping
-    from .policy import Report
+    from .policy import CheckReport, Report
     from .scanning import ScanReport, scan
     from .training.audit import FreezeAudit, audit_training
     from .training.freezing import freeze
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckReport": "policy",
     "Checkpoint": "formats",
     "CkptauditError": "errors",
     "Conversion": "conversion",
@@ -40,6 +42,7 @@ _HOMES = {
     "TensorSpec": "manifest",
     "UsageError": "errors",
     "audit_training": "training.audit",
+    "check": "checking",
     "compare_frozen": "frozen",
     "convert": "conversion",
     "diff": "audit",
@@ -51,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckReport",
     "Checkpoint",
     "CkptauditError",
     "Conversion",
@@ -67,6 +71,7 @@ __all__ = [
     "TensorSpec",
     "UsageError",
     "audit_training",
+    "check",
     "compare_frozen",
     "convert",
     "diff",

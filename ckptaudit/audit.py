@@ -73,7 +73,7 @@ def diff(  # noqa: PLR0913  (options, each given by its name)
         source = stack.enter_context(open_source(checkpoint, usage=usage, limits=limits))
         if witness:
             check_can_testify(source, target)
-        return _report(source, target, given, chosen, witness, compared)
+        return compare(source, target, given, chosen, witness=witness, values=compared)
 
 
 def _word(given: Any) -> str:
@@ -106,14 +106,16 @@ def _tolerance(rtol: float, atol: float) -> Tolerance:
     return Tolerance(rtol, atol)
 
 
-def _report(
+def compare(
     source: Source,
     target: Source,
     given: KeyMapping | None,
     contract: Contract,
-    witness: bool,
-    compared: Comparison | None,
+    *,
+    witness: bool = False,
+    values: Comparison | None = None,
 ) -> Report:
+    """Compare an open checkpoint with an open model, as ``diff`` does."""
     raw, wanted = source.manifest, target.manifest
     as_is = align(raw, wanted)
     outcome_as_is, undecided = _judge(target, as_is)
@@ -123,8 +125,8 @@ def _report(
     if witness:
         loads = [(as_is, outcome_as_is), (evidence.alignment, evidence.outcome)]
         evidence = replace(evidence, hearing=_hear(source, target, evidence.given, loads, [used, proposed]))
-    if compared is not None:
-        evidence = replace(evidence, values=compared.of(source, target, evidence))
+    if values is not None:
+        evidence = replace(evidence, values=values.of(source, target, evidence))
     findings = grade(rules.run(evidence), contract)
     foreseen = tuple(key for key in evidence.outcome.missing_keys if evidence.given and evidence.given.expects(key))
     use = MappingUse(tuple(used), tuple(proposed), foreseen) if used or proposed else None

@@ -28,6 +28,7 @@ CHECK_SKIPPED = Rule(
         "witness": "the load could not be performed: {reason}",
         "values": "the values were not compared: {reason}",
         "unread": "{count} {tensors} could not be compared: {reason}",
+        "target": "{reason}",
         "resume": "the training state was not compared: there are no rules for optimizers and schedulers yet",
     },
     details={"": "the verdict is predicted from names and shapes; load hooks may change it"},

@@ -110,7 +110,10 @@ DATA = {
     "CKPT409": {"reason": "no"},
     "CKPT701": {"names": "my.Config"},
     "CKPT702": {"names": "os.system"},
+    "CKPT902": {"file": "baseline.json"},
     "CKPT905": {"reason": "no"},
+    "CKPT908": {"file": "baseline.json", "against": "main"},
+    "CKPT909": {"against": "main"},
 }  # fmt: skip
 CASES = [(known, case) for known in RULES.values() for case in known.messages]
 COUNTED = {"count", "s", "tensors", "have", "are", "them"}
