@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RULE_COST = 4.0  # what a rule costs beyond its segments
 VAGUE_COST = 3.0  # and one that begins with any text and a number
-ASTRAY_COST = 0.5  # for every form of a name that is moved and brought no nearer
+ASTRAY_COST = 1.5  # for every form of a name that is moved and brought no nearer
 TRIED = 24  # candidates that are held against all names, in each round
 MAX_VALUES = 16  # of an integer that are written out
 ROUNDS = 4  # searches, each with more keys in view
@@ -116,13 +116,13 @@ def _aside(rules: list[Rule], wrong: list[str], wishes: Wishes) -> list[Rule]:
 def _needed(rules: list[Rule], wishes: Wishes) -> list[Rule]:
     """Leave out the rules without which all comes out the same."""
     goals = {key: _run(rules, key) for key in wishes.wanted}
-    touched: defaultdict[int, list[str]] = defaultdict(list)
+    touched: defaultdict[int, set[str]] = defaultdict(set)
     for key in goals:
         name = key
         for number, rule in enumerate(rules):
             new = rule.apply(name) or name
             if new != name:
-                touched[number].append(key)
+                touched[number].add(key)
             name = new
     kept = list(rules)
     for number, rule in enumerate(rules):
@@ -130,7 +130,7 @@ def _needed(rules: list[Rule], wishes: Wishes) -> list[Rule]:
         if all(_run(rest, key) == goals[key] for key in touched[number]):
             kept = rest
             for later in range(number + 1, len(rules)):
-                touched[later] += touched[number]
+                touched[later] |= touched[number]
     return kept
 
 
