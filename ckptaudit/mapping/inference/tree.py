@@ -1,0 +1,141 @@
+"""One side of a mapping: its units in order, and the modules above them with what they hold."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from .units import Leaf, Path, Shape, Unit
+from .words import number, stem
+
+Content = frozenset[tuple[tuple[str, Shape], int]]
+
+
+class Classes:
+    """Numbers for contents, the same for both sides: equal contents, equal number."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[object, int] = {}
+        self.contents: list[Counter[tuple[str, Shape]]] = []
+        self.sizes: list[int] = []
+
+    def number(self, leaves: Iterable[tuple[str, Shape]]) -> int:
+        """Return the number of a multiset of leaves."""
+        content = Counter(leaves)
+        key = frozenset(content.items())
+        found = self.numbers.get(key)
+        if found is None:
+            found = self.numbers[key] = len(self.contents)
+            self.contents.append(content)
+            self.sizes.append(content.total())
+        return found
+
+
+class Node:
+    """A module with more than one unit below it: its content's class, and its rank among all of its class."""
+
+    __slots__ = ("count", "kind", "ordinal", "path", "rank", "units")
+
+    def __init__(self, path: Path, units: list[int]) -> None:
+        self.path = path
+        self.units = units
+        self.kind = self.rank = 0
+        self.count = 1
+        self.ordinal = -1
+
+
+class Side:
+    """Units and nodes of a manifest. ``kinds`` are the classes of single units; ranks count within a class."""
+
+    def __init__(self, units: list[Unit], classes: Classes) -> None:
+        self.units = units
+        self.nodes: list[Node] = []
+        for place, unit in enumerate(units):
+            unit.place = place
+        self._make_nodes()
+        for node in self.nodes:
+            node.kind = classes.number(pair for i in node.units for pair in _content(units[i]))
+        self.kinds = [classes.number(_content(unit)) for unit in units]
+        _rank(self.nodes)
+        self.ranks, self.counts = _ranks_of(self.kinds)
+        self.ordinals = _ordinals(units)
+
+    def _make_nodes(self) -> None:
+        members: defaultdict[Path, list[int]] = defaultdict(list)
+        for i, unit in enumerate(self.units):
+            for depth in range(1, len(unit.path)):
+                members[unit.path[:depth]].append(i)
+        numbers: dict[Path, int] = {}
+        steps = _steps(members)
+        for unit in self.units:
+            chain, size = [], 0
+            for depth in range(len(unit.path) - 1, 0, -1):
+                path = unit.path[:depth]
+                inside = members[path]
+                if len(inside) in (size, len(self.units), 1):
+                    continue
+                size = len(inside)
+                if path not in numbers:
+                    numbers[path] = len(self.nodes)
+                    node = Node(path, inside)
+                    node.ordinal = steps.get(path, -1)
+                    self.nodes.append(node)
+                chain.append(numbers[path])
+            unit.nodes = tuple(chain)
+
+
+def _content(unit: Unit) -> list[tuple[str, Shape]]:
+    return [(role if role in ("bias", "running_mean") else "", leaf.shape) for role, leaf in unit.leaves.items()]
+
+
+def _rank(nodes: list[Node]) -> None:
+    by_kind: defaultdict[int, list[Node]] = defaultdict(list)
+    for node in sorted(nodes, key=lambda node: (node.units[0], len(node.path))):
+        by_kind[node.kind].append(node)
+    for members in by_kind.values():
+        for rank, node in enumerate(members):
+            node.rank, node.count = rank, len(members)
+
+
+def _ranks_of(kinds: list[int]) -> tuple[list[int], list[int]]:
+    seen: Counter[int] = Counter()
+    ranks = []
+    for kind in kinds:
+        ranks.append(seen[kind])
+        seen[kind] += 1
+    return ranks, [seen[kind] for kind in kinds]
+
+
+def _steps(paths: Iterable[Path]) -> dict[Path, int]:
+    """Return for each path with a number in its last segment its rank among its siblings of the same stem."""
+    siblings: defaultdict[tuple[Path, str], set[tuple[int, Path]]] = defaultdict(set)
+    for path in paths:
+        value = number(path[-1])
+        if value is not None:
+            siblings[path[:-1], stem(path[-1])].add((value, path))
+    return {path: rank for family in siblings.values() for rank, (_, path) in enumerate(sorted(family))}
+
+
+def _ordinals(units: list[Unit]) -> list[tuple[int, int]]:
+    """Return for each unit its rank among its numbered siblings and their number, or (-1, 0)."""
+    siblings: defaultdict[tuple[Path, str], set[tuple[int, Path]]] = defaultdict(set)
+    for unit in units:
+        value = number(unit.path[-1])
+        if value is not None:
+            siblings[unit.path[:-1], stem(unit.path[-1])].add((value, unit.path))
+    ranks = {
+        path: (rank, len(family))
+        for family in siblings.values()
+        for rank, (_, path) in enumerate(sorted(family))
+    }
+    return [ranks.get(unit.path, (-1, 0)) for unit in units]
+
+
+def restore_order(leaves: list[Leaf]) -> list[Leaf]:
+    """Return tensors in the natural order of their names where they are sorted as text, else as they are."""
+    from ...keys import natural_key
+
+    keys = [leaf.key for leaf in leaves]
+    if len(keys) > 2 and all(a <= b for a, b in zip(keys, keys[1:], strict=False)):
+        return sorted(leaves, key=lambda leaf: natural_key(leaf.key))
+    return leaves
