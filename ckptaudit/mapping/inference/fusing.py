@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ...records import dataclass
 from .units import Leaf, Path, Shape, Unit
-from .words import words
+from .words import number, stem, words
 
 # The parts that are fused, in the order in which they are.
 GROUPS = (("query", "key", "value"), ("key", "value"), ("gate", "up"))
@@ -26,13 +26,23 @@ class Group:
 
 def groups_of(units: Iterable[Unit]) -> list[Group]:
     """Return the groups of siblings whose weights, one above the other, are a fused weight."""
+    numbered = defaultdict(list)
     families: defaultdict[Path, dict[str, Unit]] = defaultdict(dict)
     for unit in units:
         named = [word for word in words(unit.path[-1]) if word in ("query", "key", "value", "gate", "up")]
         if len(named) == 1 and "weight" in unit.leaves:
             families[unit.path[:-1]].setdefault(named[0], unit)
+        if number(unit.path[-1]) is not None and "weight" in unit.leaves:
+            numbered[unit.path[:-1], stem(unit.path[-1])].append(unit)
+    pairs = {}
+    for (parent, _), members in numbered.items():
+        if len(members) == 2 and members[0].leaves["weight"].shape == members[1].leaves["weight"].shape and len(members[0].leaves["weight"].shape) == 2:
+            pairs[parent] = members
+            families[parent]
     found = []
     for parent, members in families.items():
+        if parent in pairs and "gate" not in members:
+            members |= dict(zip(("gate", "up"), pairs[parent], strict=True))
         for names in GROUPS:
             if all(name in members for name in names):
                 parts = tuple(members[name] for name in names)

@@ -6,6 +6,8 @@ from collections import defaultdict
 
 from ...manifest import Manifest
 from ..assignment import Assignment, Assignments
+from .folding import fold, unfold
+from .forms import Forms, combined
 from .fusing import divide, plan
 from .scoring import Scorer
 from .solving import assign
@@ -15,39 +17,42 @@ from .units import Leaf, Unit, gather
 ROUNDS = 5
 FLOOR = 1.2
 SECURE = 0.35
+FITTING = ("weight", "bias", "weight_v")
 
 
 def match(source: Manifest, target: Manifest) -> Assignments:
-    classes = Classes()
     units = []
     for manifest in (source, target):
         leaves = restore_order([Leaf(k, spec.shape) for k, spec in manifest.tensors.items()])
         units.append(gather((leaf.key, leaf.shape) for leaf in leaves))
     splits, joins = plan(units[0], units[1]), plan(units[1], units[0])
-    s = Side(divide(units[0], splits), classes)
-    t = Side(divide(units[1], joins), classes)
-    scorer = Scorer(s, t, classes)
-    candidates = candidates_of(s, t)
-    static = {j: {i: scorer.static(i, j) + fit for i, fit in row.items()} for j, row in candidates.items()}
-    chosen = {}
-    for _ in range(ROUNDS):
-        scores = {j: {i: scorer.score(i, j, value) for i, value in row.items()} for j, row in static.items()}
-        chosen = assign(scores, FLOOR)
-        gaps = gaps_of(scores, chosen)
-        scorer.learn([(i, j, min(1.0, gaps[j])) for j, i in chosen.items() if gaps[j] > SECURE])
+    all_s, all_t = divide(units[0], splits), divide(units[1], joins)
+    forms = Forms(all_s, all_t)
+    some_s, some_t, runs_s, runs_t = fold(all_s, all_t)
+    classes = Classes()
+    s, t = Side(some_s, classes), Side(some_t, classes)
+    pairs = solve(s, t, forms, classes)
+    path_s = {u.path: u for u in all_s}
+    path_t = {u.path: u for u in all_t}
+    known = {t.units[j].path: (s.units[i].path, gap) for j, i, gap in pairs}
+    if runs_t:
+        known = unfold(known, runs_s, runs_t)
     found = {}
     pieces = defaultdict(dict)
-    for j, i in chosen.items():
-        a, b = s.units[i], t.units[j]
+    rest = []
+    used = set()
+    for p, (q, gap) in known.items():
+        a, b = path_s.get(q), path_t.get(p)
+        if a is None or b is None: continue
         for role, leaf in b.leaves.items():
             other = a.leaves.get(role)
-            if other and other.shape == leaf.shape:
-                g = gaps[j]
-                conf = 0.95 if g > 0.35 else 0.7 if g > 0 else 0.5
+            op = other and forms.op(role, other.shape, leaf.shape)
+            if op:
+                conf = 0.95 if gap > 0.35 else 0.7 if gap > 0 else 0.5
                 if leaf.op != "copy":
-                    pieces[leaf.key][leaf.part] = (other.key, other.op, conf)
+                    pieces[leaf.key][leaf.part] = (other.key, combined(other, op[0]), conf)
                 else:
-                    found[leaf.key] = Assignment(leaf.key, (other.key,), other.op, conf, "")
+                    found[leaf.key] = Assignment(leaf.key, (other.key,), combined(other, op[0]), conf, "")
     sizes = {leaf.key: len(joins[i].names) for i, unit in enumerate(units[1]) if i in joins for leaf in unit.leaves.values()}
     for key, parts in pieces.items():
         if len(parts) == sizes[key] and all(op == "copy" for _, op, _ in parts.values()):
@@ -58,41 +63,73 @@ def match(source: Manifest, target: Manifest) -> Assignments:
     )
 
 
-def candidates_of(s: Side, t: Side) -> dict[int, dict[int, float]]:
+def solve(s: Side, t: Side, forms: Forms, classes: Classes):
+    scorer = Scorer(s, t, classes)
+    used_s, used_t = defaultdict(set), defaultdict(set)
+    result = []
+    for part in range(2):
+        candidates = candidates_of(s, t, forms, used_s, used_t)
+        if not any(candidates.values()):
+            break
+        static = {j: {i: scorer.static(i, j) + fit for i, fit in row.items()} for j, row in candidates.items()}
+        chosen = {}
+        for _ in range(ROUNDS if not part else 1):
+            scores = {j: {i: scorer.score(i, j, value) for i, value in row.items()} for j, row in static.items()}
+            chosen = assign(scores, FLOOR + 0.5 * part)
+            gaps = gaps_of(scores, chosen)
+            if not part:
+                scorer.learn([(i, j, min(1.0, gaps[j])) for j, i in chosen.items() if gaps[j] > SECURE])
+        for j, i in chosen.items():
+            result.append((j, i, gaps[j]))
+            for role in t.units[j].leaves.keys() & s.units[i].leaves.keys():
+                if forms.op(role, s.units[i].leaves[role].shape, t.units[j].leaves[role].shape):
+                    used_s[i].add(role)
+                    used_t[j].add(role)
+    return result
+
+
+def candidates_of(s: Side, t: Side, forms: Forms, used_s, used_t) -> dict[int, dict[int, float]]:
     """target unit -> source unit -> how its tensors fit (0 is all of them)"""
     index = defaultdict(list)
     for i, unit in enumerate(s.units):
         for role, leaf in unit.leaves.items():
-            if role in ("weight", "bias", "weight_v"):
+            if role in FITTING and role not in used_s[i]:
                 index[role, leaf.shape].append(i)
     result = {}
     for j, unit in enumerate(t.units):
         row = {}
         for role, leaf in unit.leaves.items():
-            for i in index.get((role, leaf.shape), ()):
-                if i not in row:
-                    row[i] = _fit(s.units[i], unit)
+            if role in used_t[j]:
+                continue
+            for shape in forms.partners(role, leaf.shape):
+                for i in index.get((role, shape), ()):
+                    if i not in row:
+                        row[i] = _fit(s.units[i], unit, forms, used_s[i], used_t[j])
         result[j] = {i: fit for i, fit in row.items() if fit > -2}
     return result
 
 
-def _fit(a: Unit, b: Unit) -> float:
+def _fit(a: Unit, b: Unit, forms: Forms, used_a, used_b) -> float:
     same = clash = 0
+    cost = 0.0
     for role, leaf in b.leaves.items():
         other = a.leaves.get(role)
-        if other:
-            if other.shape == leaf.shape:
+        if other and role not in used_b and role not in used_a:
+            known = forms.op(role, other.shape, leaf.shape)
+            if known:
                 same += 1
+                cost += known[1]
+            elif role == "weight":
+                return -9.0
             else:
                 clash += 1
     if not same:
         return -9.0
-    extra = len(a.leaves) + len(b.leaves) - 2 * same
-    return -1.5 * clash - 0.4 * extra
+    extra = len(a.leaves.keys() - used_a) + len(b.leaves.keys() - used_b) - 2 * same - 2 * clash
+    return -1.5 * clash - 0.4 * extra - cost
 
 
 def gaps_of(scores, chosen):
-    best_other_row = {}
     column = defaultdict(list)
     for j, row in scores.items():
         for i, v in row.items():

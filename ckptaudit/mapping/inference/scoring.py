@@ -14,6 +14,7 @@ NAMES = 2.0
 EXCLUSION = 0.8
 TAIL = 1.0
 ORDER = 0.8
+NUMBER = 0.6
 ORDINAL = 0.4
 ADJACENT = 0.5
 VOTE = 1.5
@@ -43,6 +44,7 @@ class Scorer:
         self._tail_t: Counter[tuple[str, ...]] = Counter()
         self.match: dict[int, int] = {}
         self.back: dict[int, int] = {}
+        self.rounds = 0
         self._rare = _rarity(source, target)
 
     # evidence that does not change -------------------------------------------------------------------
@@ -51,8 +53,8 @@ class Scorer:
         """Score source unit ``i`` for target unit ``j`` by names and order alone."""
         s, t = self.source.units[i], self.target.units[j]
         total = NAMES * self.names(s.path, t.path)
-        total += TAIL * (1 - 0.5 ** _common_tail(s.path, t.path))
-        total += ORDER * self._order(i, j)
+        total += TAIL * _tail(s.path, t.path)
+        total += NUMBER * self._number(i, j)
         total += ORDINAL * self._ordinal(i, j)
         if s.bare != t.bare:
             total -= BARE
@@ -97,7 +99,14 @@ class Scorer:
         back = abs((s.counts[i] - s.ranks[i]) - (t.counts[j] - t.ranks[j]))
         return max(0.5 / (1 + front), 0.4 / (1 + back))
 
+    def _number(self, i: int, j: int) -> float:
+        if self.source.kinds[i] != self.target.kinds[j]:
+            return 0.0
+        return _closeness(*self.source.numbered[i], *self.target.numbered[j])
+
     def _ordinal(self, i: int, j: int) -> float:
+        if self.source.units[i].path[-1] == self.target.units[j].path[-1]:
+            return 1.0
         (a, n), (b, m) = self.source.ordinals[i], self.target.ordinals[j]
         if n < 2 or m < 2:
             return 0.0
@@ -159,15 +168,19 @@ class Scorer:
         if self._tail_s:
             total += VOTE * self._tail_vote(s, t)
             total += ADJACENT * self._adjacent(i, j)
+        if self.rounds >= 2:
+            total += ORDER * self._order(i, j)
         return total
 
     def _adjacent(self, i: int, j: int) -> float:
         total = 0.0
+        if self.source.runs[i] or self.target.runs[j]:
+            return total
         before, after = self.match.get(j - 1), self.match.get(j + 1)
         if before is not None:
-            total += 1.0 if before == i - 1 else -0.2 if before > i else 0.0
+            total += 1.0 if before == i - 1 else 0.0
         if after is not None:
-            total += 1.0 if after == i + 1 else -0.2 if after < i else 0.0
+            total += 1.0 if after == i + 1 else 0.0
         return total
 
     def _tail_vote(self, s: Unit, t: Unit) -> float:
@@ -180,6 +193,7 @@ class Scorer:
 
     def learn(self, matched: list[tuple[int, int, float]]) -> None:
         """Take the secure pairs of a round (source, target, weight) as votes for the next."""
+        self.rounds += 1
         self._votes, self._weights_s, self._weights_t = defaultdict(float), defaultdict(float), defaultdict(float)
         self._tails, self._tail_s, self._tail_t = defaultdict(float), Counter(), Counter()
         self.match = {j: i for i, j, _ in matched}
@@ -226,6 +240,12 @@ def _excluded(a: dict[str, float], b: dict[str, float]) -> float:
     return min(total, 2.0)
 
 
+def _tail(a: tuple[str, ...], b: tuple[str, ...]) -> float:
+    n = _common_tail(a, b)
+    whole = n >= min(len(a), len(b))
+    return 1 - 0.5**n + (0.5 if whole else 0.0)
+
+
 def _common_tail(a: tuple[str, ...], b: tuple[str, ...]) -> int:
     n = 0
     for x, y in zip(reversed(a), reversed(b), strict=False):
@@ -238,10 +258,14 @@ def _common_tail(a: tuple[str, ...], b: tuple[str, ...]) -> int:
 def _agreement(p: Node, q: Node) -> float:
     """Compare the ranks of two modules: of those with the same content, the n-th goes with the n-th."""
     if p.kind == q.kind:
-        if p.count == q.count:
-            distance = abs(p.rank - q.rank)
-            return 1.0 if not distance else 0.4 / (1 + distance)
-        front = abs(p.rank - q.rank)
-        back = abs((p.count - p.rank) - (q.count - q.rank))
-        return max(0.9 / (1 + front), 0.8 / (1 + back))
+        return _closeness(p.rank, p.count, q.rank, q.count)
     return 0.8 if p.ordinal == q.ordinal else 0.5
+
+
+def _closeness(a: int, n: int, b: int, m: int) -> float:
+    """Compare rank ``a`` of ``n`` with rank ``b`` of ``m``: from the front, from the back, and in proportion."""
+    if n == m:
+        return 1.0 if a == b else 0.4 / (1 + abs(a - b))
+    front, back = abs(a - b), abs((n - a) - (m - b))
+    share = abs(a * m // n - b) if n < m else abs(b * n // m - a)
+    return max(0.9 / (1 + front), 0.85 / (1 + back), 0.85 / (1 + share))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -59,6 +60,9 @@ class Side:
         _rank(self.nodes)
         self.ranks, self.counts = _ranks_of(self.kinds)
         self.ordinals = _ordinals(units)
+        around = [-1, *self.kinds, -1]
+        self.runs = [kind in (around[i], around[i + 2]) for i, kind in enumerate(self.kinds)]
+        self.numbered = dense_ranks([(kind, numbers_of(unit.path)) for kind, unit in zip(self.kinds, units, strict=True)])
 
     def _make_nodes(self) -> None:
         members: defaultdict[Path, list[int]] = defaultdict(list)
@@ -89,12 +93,23 @@ def _content(unit: Unit) -> list[tuple[str, Shape]]:
 
 
 def _rank(nodes: list[Node]) -> None:
-    by_kind: defaultdict[int, list[Node]] = defaultdict(list)
-    for node in sorted(nodes, key=lambda node: (node.units[0], len(node.path))):
-        by_kind[node.kind].append(node)
-    for members in by_kind.values():
-        for rank, node in enumerate(members):
-            node.rank, node.count = rank, len(members)
+    ranks = dense_ranks([(node.kind, numbers_of(node.path)) for node in nodes])
+    for node, (rank, count) in zip(nodes, ranks, strict=True):
+        node.rank, node.count = rank, count
+
+
+def numbers_of(path: Path) -> tuple[int, ...]:
+    """Return all numbers in a path, in order."""
+    return tuple(int(text) for segment in path for text in re.findall(r"\d+", segment))
+
+
+def dense_ranks(members: list[tuple[int, tuple[int, ...]]]) -> list[tuple[int, int]]:
+    """Return for each (kind, numbers) the rank of its numbers among the different ones of its kind, and how many there are."""
+    different: defaultdict[int, set[tuple[int, ...]]] = defaultdict(set)
+    for kind, numbers in members:
+        different[kind].add(numbers)
+    ranks = {kind: {numbers: rank for rank, numbers in enumerate(sorted(found))} for kind, found in different.items()}
+    return [(ranks[kind][numbers], len(different[kind])) for kind, numbers in members]
 
 
 def _ranks_of(kinds: list[int]) -> tuple[list[int], list[int]]:

@@ -95,6 +95,9 @@ _COMPOUNDS = (
     ("multihead_attn", "mha"),
     ("encdec", "cross"),
     ("bbox", "box"),
+    ("w1", "gate"),
+    ("w2", "down_proj"),
+    ("w3", "up"),
     ("layer_scale", "scale"),
     ("layerscale", "scale"),
 )
@@ -116,6 +119,7 @@ EXCLUSIVE = (
     ("norm", "conv"),
     ("norm", "dense"),
     ("norm", "proj"),
+    ("norm", "query", "key", "value", "qkv"),
     ("box", "class"),
     ("spatial", "temporal"),
     ("start", "end"),
