@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from math import prod
 
 from ...records import dataclass
-from .units import Path, Unit
+from .units import Path, Shape, Unit
 from .words import number, stem
 
 SHORTEST = 6  # members of a run that is folded
+ALIKE = 0.6  # share of equal sizes in two runs that may be one
 ENDS = 2  # members that stay at each end: two, so that a direction shows
 
 
@@ -35,6 +37,18 @@ class Run:
         return (*range(ENDS), *range(n - ENDS, n))
 
 
+def _content(run: Run, shapes: Mapping[Path, list[Shape]]) -> tuple[int, Counter[int]]:
+    """Return the length of a run, and the sizes of the tensors of its first member."""
+    sizes: Counter[int] = Counter()
+    for inside in run.inside:
+        sizes.update(map(prod, shapes[(*run.parent, run.segments[0], *inside)]))
+    return len(run.segments), sizes
+
+
+def _alike(a: tuple[int, Counter[int]], b: tuple[int, Counter[int]]) -> bool:
+    return a[0] == b[0] and 2 * (a[1] & b[1]).total() >= ALIKE * (a[1].total() + b[1].total())
+
+
 class _Branch:
     """A node of the tree of paths."""
 
@@ -48,9 +62,12 @@ class _Branch:
 def fold(source: list[Unit], target: list[Unit]) -> tuple[list[Unit], list[Unit], list[Run], list[Run]]:
     """Return both sides' units without those that others stand for, and the runs, the deepest first."""
     found = [_runs(units) for units in (source, target)]
-    lengths = [Counter(len(run.segments) for run in runs) for runs in found]
-    both = lengths[0].keys() & lengths[1].keys()
-    runs = [[run for run in side if len(run.segments) in both] for side in found]
+    contents = [{u.path: [leaf.shape for leaf in u.leaves.values()] for u in units} for units in (source, target)]
+    holds = [[_content(run, shapes) for run in side] for side, shapes in zip(found, contents, strict=True)]
+    runs = [
+        [run for run, mine in zip(found[k], holds[k], strict=True) if any(_alike(mine, other) for other in holds[1 - k])]
+        for k in range(2)
+    ]
     return _without(source, runs[0]), _without(target, runs[1]), runs[0], runs[1]
 
 

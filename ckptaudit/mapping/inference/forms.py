@@ -62,8 +62,11 @@ class Forms:
     """Which operation a pair of tensors takes, given what both sides have of each shape."""
 
     def __init__(self, source: Iterable[Unit], target: Iterable[Unit]) -> None:
+        source, target = list(source), list(target)
         self._have = _shapes(source)
         self._want = _shapes(target)
+        self.flipped = _lies(source) * _lies(target) < 0
+        self.common = {shape for _, shape in self._have} & {shape for _, shape in self._want}
         self._known: dict[tuple[str, Shape, Shape], tuple[str, float] | None] = {}
         self.turned = self._orientation()
 
@@ -76,7 +79,8 @@ class Forms:
                 continue
             a, b = self._have[role, shape], self._have[role, flipped]
             x, y = self._want[role, shape], self._want[role, flipped]
-            if min(a, y) + min(b, x) > min(a, x) + min(b, y):
+            straight, crossed = min(a, x) + min(b, y), min(a, y) + min(b, x)
+            if crossed > straight or (crossed and crossed == straight and self.flipped):
                 turned.add((role, shape))
         return turned
 
@@ -88,6 +92,8 @@ class Forms:
         return self._known[key]
 
     def _find(self, role: str, stored: Shape, wanted: Shape) -> tuple[str, float] | None:
+        if stored == wanted and self.flipped and len(wanted) == 2 and wanted[0] == wanted[1] and role == "weight":
+            return "transpose", 0.0
         if stored == wanted:
             return "copy", 0.6 if (role, wanted) in self.turned else 0.0
         if role not in FORMED:
@@ -114,6 +120,16 @@ class Forms:
                 if role in FORMED:
                     self._sizes[role, prod(shape)].append(shape)
         return self._sizes
+
+
+def _lies(units: Iterable[Unit]) -> int:
+    """Tell by the biases how matrices lie: above 0 rows are outputs, below 0 columns are."""
+    score = 0
+    for unit in units:
+        weight, bias = unit.leaves.get("weight"), unit.leaves.get("bias")
+        if weight and bias and len(weight.shape) == 2 and len(bias.shape) == 1 and weight.shape[0] != weight.shape[1]:
+            score += (weight.shape[0] == bias.shape[0]) - (weight.shape[1] == bias.shape[0])
+    return score
 
 
 def _shapes(units: Iterable[Unit]) -> Counter[tuple[str, Shape]]:

@@ -24,11 +24,15 @@ class Group:
     sizes: tuple[int, ...]
 
 
-def groups_of(units: Iterable[Unit]) -> list[Group]:
+def groups_of(units: Iterable[Unit], flipped: bool = False) -> list[Group]:
     """Return the groups of siblings whose weights, one above the other, are a fused weight."""
     numbered = defaultdict(list)
     families: defaultdict[Path, dict[str, Unit]] = defaultdict(dict)
+    units = list(units)
+    near = defaultdict(list)
     for unit in units:
+        if "weight" in unit.leaves:
+            near[unit.path[:-1]].append(unit)
         named = [word for word in words(unit.path[-1]) if word in ("query", "key", "value", "gate", "up")]
         if len(named) == 1 and "weight" in unit.leaves:
             families[unit.path[:-1]].setdefault(named[0], unit)
@@ -43,11 +47,18 @@ def groups_of(units: Iterable[Unit]) -> list[Group]:
     for parent, members in families.items():
         if parent in pairs and "gate" not in members:
             members |= dict(zip(("gate", "up"), pairs[parent], strict=True))
+        if "gate" in members and "up" not in members:
+            shape = members["gate"].leaves["weight"].shape
+            others = [u for u in near[parent] if u is not members["gate"] and u.leaves["weight"].shape == shape]
+            if len(others) == 1:
+                members["up"] = others[0]
         for names in GROUPS:
             if all(name in members for name in names):
                 parts = tuple(members[name] for name in names)
                 shapes = [part.leaves["weight"].shape for part in parts]
-                if all(shape and shape[1:] == shapes[0][1:] for shape in shapes):
+                if flipped:
+                    shapes = [shape[::-1] for shape in shapes if len(shape) == 2]
+                if shapes and all(shape and shape[1:] == shapes[0][1:] for shape in shapes):
                     sizes = tuple(shape[0] for shape in shapes)
                     found.append(Group(parent, names, parts, (sum(sizes), *shapes[0][1:]), sizes))
     return found
@@ -62,7 +73,7 @@ def plan(fused: list[Unit], parts: list[Unit]) -> dict[int, Group]:
     surplus.subtract(Counter(u.leaves["weight"].shape for u in parts if "weight" in u.leaves))
     there = Counter((g.shape, g.names) for g in groups_of(fused))
     kinds: defaultdict[tuple[Shape, tuple[str, ...]], list[Group]] = defaultdict(list)
-    for group in groups_of(parts):
+    for group in groups_of(parts) + groups_of(parts, flipped=True):
         kinds[group.shape, group.names].append(group)
     result: dict[int, Group] = {}
     for key in sorted(kinds, key=lambda k: (-len(k[1]), k)):

@@ -30,29 +30,30 @@ def match(source: Manifest, target: Manifest) -> Assignments:
     forms = Forms(all_s, all_t)
     some_s, some_t, runs_s, runs_t = fold(all_s, all_t)
     classes = Classes()
-    s, t = Side(some_s, classes), Side(some_t, classes)
+    s, t = Side(some_s, classes, forms.common), Side(some_t, classes, forms.common)
     pairs = solve(s, t, forms, classes)
     path_s = {u.path: u for u in all_s}
     path_t = {u.path: u for u in all_t}
-    known = {t.units[j].path: (s.units[i].path, gap) for j, i, gap in pairs}
-    if runs_t:
-        known = unfold(known, runs_s, runs_t)
     found = {}
     pieces = defaultdict(dict)
-    rest = []
     used = set()
-    for p, (q, gap) in known.items():
-        a, b = path_s.get(q), path_t.get(p)
-        if a is None or b is None: continue
-        for role, leaf in b.leaves.items():
-            other = a.leaves.get(role)
-            op = other and forms.op(role, other.shape, leaf.shape)
-            if op:
-                conf = 0.95 if gap > 0.35 else 0.7 if gap > 0 else 0.5
-                if leaf.op != "copy":
-                    pieces[leaf.key][leaf.part] = (other.key, combined(other, op[0]), conf)
-                else:
-                    found[leaf.key] = Assignment(leaf.key, (other.key,), combined(other, op[0]), conf, "")
+    for part in range(2):
+        known = {t.units[j].path: (s.units[i].path, gap) for n, j, i, gap in pairs if n == part}
+        if runs_t:
+            known = unfold(known, runs_s, runs_t)
+        for p, (q, gap) in known.items():
+            a, b = path_s.get(q), path_t.get(p)
+            if a is None or b is None: continue
+            for role, leaf in b.leaves.items():
+                other = a.leaves.get(role)
+                op = other and forms.op(role, other.shape, leaf.shape)
+                if op and (other.key, other.op) not in used and leaf.key not in found and leaf.part not in pieces.get(leaf.key, ()):
+                    used.add((other.key, other.op))
+                    conf = 0.95 if gap > 0.35 else 0.7 if gap > 0 else 0.5
+                    if leaf.op != "copy":
+                        pieces[leaf.key][leaf.part] = (other.key, combined(other, op[0]), conf)
+                    else:
+                        found[leaf.key] = Assignment(leaf.key, (other.key,), combined(other, op[0]), conf, "")
     sizes = {leaf.key: len(joins[i].names) for i, unit in enumerate(units[1]) if i in joins for leaf in unit.leaves.values()}
     for key, parts in pieces.items():
         if len(parts) == sizes[key] and all(op == "copy" for _, op, _ in parts.values()):
@@ -80,7 +81,7 @@ def solve(s: Side, t: Side, forms: Forms, classes: Classes):
             if not part:
                 scorer.learn([(i, j, min(1.0, gaps[j])) for j, i in chosen.items() if gaps[j] > SECURE])
         for j, i in chosen.items():
-            result.append((j, i, gaps[j]))
+            result.append((part, j, i, gaps[j]))
             for role in t.units[j].leaves.keys() & s.units[i].leaves.keys():
                 if forms.op(role, s.units[i].leaves[role].shape, t.units[j].leaves[role].shape):
                     used_s[i].add(role)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 from .tree import Classes, Node, Side
 from .units import Unit
-from .words import EXCLUSIVE, words
+from .words import EXCLUSIVE, stem, words
 
 AFFINITY = 3.0
 NAMES = 2.0
@@ -16,7 +16,7 @@ TAIL = 1.0
 ORDER = 0.8
 NUMBER = 0.6
 ORDINAL = 0.4
-ADJACENT = 0.5
+ADJACENT = 0.4
 VOTE = 1.5
 BARE = 0.3
 
@@ -45,6 +45,7 @@ class Scorer:
         self.match: dict[int, int] = {}
         self.back: dict[int, int] = {}
         self.rounds = 0
+        self.trust = 1.0
         self._rare = _rarity(source, target)
 
     # evidence that does not change -------------------------------------------------------------------
@@ -169,18 +170,24 @@ class Scorer:
             total += VOTE * self._tail_vote(s, t)
             total += ADJACENT * self._adjacent(i, j)
         if self.rounds >= 2:
-            total += ORDER * self._order(i, j)
+            total += ORDER * self.trust * self._order(i, j)
         return total
 
     def _adjacent(self, i: int, j: int) -> float:
         total = 0.0
+        s, t = self.source.units, self.target.units
+        anchor = self.target.anchors.get(j)
+        if anchor is not None and self.match.get(anchor) == i - 1 and _beside(s[i - 1], s[i]):
+            total += 2.0
+        anchor = self.source.anchors.get(i)
+        if anchor is not None and self.match.get(j - 1) == anchor and _beside(t[j - 1], t[j]):
+            total += 2.0
         if self.source.runs[i] or self.target.runs[j]:
             return total
-        before, after = self.match.get(j - 1), self.match.get(j + 1)
-        if before is not None:
-            total += 1.0 if before == i - 1 else 0.0
-        if after is not None:
-            total += 1.0 if after == i + 1 else 0.0
+        if self.match.get(j - 1) == i - 1 and _beside(t[j - 1], t[j]) and _beside(s[i - 1], s[i]):
+            total += 1.0
+        if self.match.get(j + 1) == i + 1 and _beside(t[j], t[j + 1]) and _beside(s[i], s[i + 1]):
+            total += 1.0
         return total
 
     def _tail_vote(self, s: Unit, t: Unit) -> float:
@@ -211,6 +218,31 @@ class Scorer:
             self._tail_t[b] += weight  # type: ignore[assignment]
         self._affinity.clear()
         self._chains.clear()
+        self.trust = _concordance([(j, i) for i, j, _ in matched if not self.target.runs[j]])
+
+
+def _concordance(pairs: list[tuple[int, int]]) -> float:
+    """Return how far the order of one side is that of the other: 1 for the same, 0 for none."""
+    places = [i for _, i in sorted(pairs)]
+    steps = list(zip(places, places[1:], strict=False))
+    if len(steps) < 4:
+        return 1.0
+    rising = sum(b > a for a, b in steps) / len(steps)
+    return max(0.0, 2 * rising - 1) ** 2
+
+
+def _beside(a: Unit, b: Unit) -> bool:
+    """Tell whether two units are in one block, and not in two of a list of blocks."""
+    n = 0
+    for x, y in zip(a.path, b.path, strict=False):
+        if x != y:
+            break
+        n += 1
+    rest = a.path[n:], b.path[n:]
+    if not rest[0] or not rest[1] or min(map(len, rest)) == 1 and max(map(len, rest)) == 1:
+        return True
+    x, y = rest[0][0], rest[1][0]
+    return not (stem(x) == stem(y) and stem(x) != x and max(map(len, rest)) > 2)
 
 
 def _stem(segment: str) -> str:

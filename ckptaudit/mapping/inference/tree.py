@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from math import prod
 
 from .units import Leaf, Path, Shape, Unit
 from .words import number, stem
@@ -48,21 +49,30 @@ class Node:
 class Side:
     """Units and nodes of a manifest. ``kinds`` are the classes of single units; ranks count within a class."""
 
-    def __init__(self, units: list[Unit], classes: Classes) -> None:
+    def __init__(self, units: list[Unit], classes: Classes, common: Container[Shape]) -> None:
         self.units = units
+        self._common = common
         self.nodes: list[Node] = []
         for place, unit in enumerate(units):
             unit.place = place
         self._make_nodes()
         for node in self.nodes:
-            node.kind = classes.number(pair for i in node.units for pair in _content(units[i]))
-        self.kinds = [classes.number(_content(unit)) for unit in units]
+            node.kind = classes.number(pair for i in node.units for pair in self._content(units[i]))
+        self.kinds = [classes.number(self._content(unit)) for unit in units]
         _rank(self.nodes)
         self.ranks, self.counts = _ranks_of(self.kinds)
         self.ordinals = _ordinals(units)
+        self.anchors = _anchors(units)
         around = [-1, *self.kinds, -1]
         self.runs = [kind in (around[i], around[i + 2]) for i, kind in enumerate(self.kinds)]
         self.numbered = dense_ranks([(kind, numbers_of(unit.path)) for kind, unit in zip(self.kinds, units, strict=True)])
+
+    def _content(self, unit: Unit) -> list[tuple[str, Shape]]:
+        """Return the shapes of a unit, those that the other side lacks as their number of elements."""
+        return [
+            (role if role in ("bias", "running_mean") else "", leaf.shape if leaf.shape in self._common else (-prod(leaf.shape),))
+            for role, leaf in unit.leaves.items()
+        ]
 
     def _make_nodes(self) -> None:
         members: defaultdict[Path, list[int]] = defaultdict(list)
@@ -86,10 +96,6 @@ class Side:
                     self.nodes.append(node)
                 chain.append(numbers[path])
             unit.nodes = tuple(chain)
-
-
-def _content(unit: Unit) -> list[tuple[str, Shape]]:
-    return [(role if role in ("bias", "running_mean") else "", leaf.shape) for role, leaf in unit.leaves.items()]
 
 
 def _rank(nodes: list[Node]) -> None:
@@ -144,6 +150,24 @@ def _ordinals(units: list[Unit]) -> list[tuple[int, int]]:
         for rank, (_, path) in enumerate(sorted(family))
     }
     return [ranks.get(unit.path, (-1, 0)) for unit in units]
+
+
+def _anchors(units: list[Unit]) -> dict[int, int]:
+    """Return for units named after a sibling module (``self_attn_layer_norm``) the last unit of that module."""
+    last: dict[Path, int] = {}
+    for i, unit in enumerate(units):
+        for depth in range(1, len(unit.path)):
+            last[unit.path[:depth]] = i
+    found = {}
+    for i, unit in enumerate(units):
+        name = unit.path[-1]
+        cut = name.find("_", 2)
+        while cut > 0:
+            anchor = last.get((*unit.path[:-1], name[:cut]))
+            if anchor is not None:
+                found[i] = anchor
+            cut = name.find("_", cut + 1)
+    return found
 
 
 def restore_order(leaves: list[Leaf]) -> list[Leaf]:
