@@ -36,7 +36,7 @@ class Classes:
 class Node:
     """A module with more than one unit below it: its content's class, and its rank among all of its class."""
 
-    __slots__ = ("count", "kind", "ordinal", "path", "rank", "units")
+    __slots__ = ("count", "family", "kind", "number", "ordinal", "path", "rank", "units")
 
     def __init__(self, path: Path, units: list[int]) -> None:
         self.path = path
@@ -44,6 +44,9 @@ class Node:
         self.kind = self.rank = 0
         self.count = 1
         self.ordinal = -1
+        value = number(path[-1])
+        self.number = -1 if value is None else value
+        self.family = path[:-1], stem(path[-1])
 
 
 class Side:
@@ -53,8 +56,6 @@ class Side:
         self.units = units
         self._common = common
         self.nodes: list[Node] = []
-        for place, unit in enumerate(units):
-            unit.place = place
         self._make_nodes()
         for node in self.nodes:
             node.kind = classes.number(pair for i in node.units for pair in self._content(units[i]))

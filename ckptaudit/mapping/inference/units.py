@@ -32,6 +32,7 @@ ROLES = {
     "weight_g": "weight_g",
     "weight_v": "weight_v",
 }
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 _PARAMETRIZED = {"original0": "weight_g", "original1": "weight_v"}
 _SUFFIXED = re.compile(r"(.+)_(weight|bias)$")
 _PREFIXED = re.compile(r"_?([WbwB])_([A-Za-z]\w*)$")
@@ -52,15 +53,19 @@ class Leaf:
 
 
 class Unit:
-    """A leaf module: where it is and its tensors by role. ``place`` is its rank in the order of its side."""
+    """A leaf module: where it is and its tensors by role.
 
-    __slots__ = ("bare", "leaves", "nodes", "parent", "path", "place")
+    ``stem`` is its path without numbers, ``end`` the last two segments, ``nodes`` the modules above it, inner first.
+    """
+
+    __slots__ = ("bare", "end", "leaves", "nodes", "path", "stem")
 
     def __init__(self, path: Path, bare: bool = False) -> None:
         self.path = path
         self.bare = bare
         self.leaves: dict[str, Leaf] = {}
-        self.place = 0
+        self.stem = tuple(segment.translate(_NO_DIGITS) for segment in path)
+        self.end = path[-2:]
         self.nodes: tuple[int, ...] = ()
 
     @property

@@ -51,8 +51,8 @@ scale gamma lambda scaling
 predict predictor prediction predictions pred
 box bbox boxes
 label labels
-post after
-pre before
+after post
+before pre
 cross encdec
 ln_f final
 stem root
@@ -71,6 +71,8 @@ recurrent rnn lstm
 
 # Pairs of compound names that mean one thing, replaced before a name is split.
 _COMPOUNDS = (
+    ("post_attention_", "after_"),
+    ("input_layernorm", "before_norm"),
     ("layer_norm", "norm"),
     ("layernorm", "norm"),
     ("layrnorm", "norm"),
@@ -129,7 +131,7 @@ EXCLUSIVE = (
     ("reference", "offset"),
     ("sampling", "attention_weights"),
     ("target", "source"),
-    ("pre", "post"),
+    ("before", "after"),
     ("expand", "reduce"),
     ("depthwise", "pointwise"),
 )
