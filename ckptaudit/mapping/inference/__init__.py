@@ -8,6 +8,8 @@ from .folding import fold, unfold
 from .forms import Forms
 from .fusing import divide, plan
 from .outcome import LEAST, Ledger, Link, confidence_of
+from .doubts import Doubts
+from .reuse import reuse
 from .rounds import Pair, solve
 from .scoring import Scorer
 from .tree import Classes, Side, restore_order
@@ -32,18 +34,25 @@ def infer(source: Manifest, target: Manifest) -> Assignments:
     path_s, path_t = {u.path: u for u in all_s}, {u.path: u for u in all_t}
     ledger = Ledger(forms)
     DEBUG.clear()
+    doubts = Doubts(s, t, scorer.affinity)
     for late in (False, True):
-        known = {t.units[p.target].path: (s.units[p.source].path, p.lead) for p in pairs if p.late == late}
+        known = {}
+        for p in pairs:
+            if p.late == late:
+                cap, why = doubts.about(p.source, p.target)
+                conf = min(cap, confidence_of(p.lead))
+                known[t.units[p.target].path] = (s.units[p.source].path, conf)
         if runs_t:
             known = unfold(known, runs_s, runs_t)
         for path, (other, lead) in known.items():
             a, b = path_s[other], path_t[path]
-            link = Link(other, confidence_of(lead), f"{lead:.2f}", ())
+            link = Link(other, lead, f"{lead:.2f}", ())
             for leaf in b.leaves.values(): DEBUG[leaf.key]=(lead,lead)
             ledger.add(a, b, link, path_s)
     sizes = {leaf.key: len(joins[i].names) for i, unit in enumerate(units[1]) if i in joins for leaf in unit.leaves.values()}
     ledger.join(sizes)
     found = ledger.found
+    reuse(all_t, all_s, found, forms)
     sure = {k: a for k, a in found.items() if a.confidence >= LEAST}
     used = {k for a in sure.values() for k in a.sources}
     return Assignments(

@@ -36,6 +36,10 @@ class Affinity:
             found = self._chains[key] = self._chain(*key)
         return found
 
+    def partner(self, p: int, nodes: Chain) -> int | None:
+        """Return the one of the target's nodes that has most affinity to the source's node ``p``."""
+        return max(nodes, key=lambda q: (self._pair(p, q), -q), default=None)
+
     def _chain(self, a: Chain, b: Chain) -> float:
         if not a or not b:
             return OUTSIDE if a == b else ASTRAY

@@ -10,7 +10,8 @@ from .units import Leaf, Path, Shape, Unit
 from .words import number, stem, words
 
 # The parts that are fused, in the order in which they are.
-GROUPS = (("query", "key", "value"), ("key", "value"), ("gate", "up"))
+ATTENTION = ("query", "key", "value")
+GROUPS = (ATTENTION, ("key", "value"), ("gate", "up"))
 
 
 @dataclass(frozen=True)
@@ -114,32 +115,26 @@ def part_op(sizes: tuple[int, ...], part: int) -> str:
 
 
 def divide(units: list[Unit], planned: dict[int, Group]) -> list[Unit]:
-    """Replace planned units by one unit for each part; a part joins the unit that has its other tensors."""
-    result: list[Unit] = []
-    by_path: dict[Path, Unit] = {}
-    alone = {unit.path for i, unit in enumerate(units) if i not in planned}
-    for i, unit in enumerate(units):
-        if i not in planned:
-            old = by_path.get(unit.path)
-            if old is not None and not set(old.leaves) & set(unit.leaves):
-                old.leaves.update(unit.leaves)
-                continue
-            by_path.setdefault(unit.path, unit)
-            result.append(unit)
-            continue
-        group = planned[i]
+    """Replace planned units by one unit for each part, with the tensors that its counterpart has beside.
+
+    A checkpoint may have ``attn.qkv.weight`` and ``attn.q_bias`` where the model has ``query.weight`` and ``query.bias``.
+    """
+    spare = {unit.path: unit for i, unit in enumerate(units) if i not in planned}
+    gone: set[int] = set()
+    pieces: dict[int, list[Unit]] = {}
+    for i, group in planned.items():
+        unit = units[i]
+        pieces[i] = []
         for k, name in enumerate(group.names):
-            path = (*unit.path[:-1], name[0] if name in ("query", "key", "value") else name)
-            leaves = _part_leaves(unit, group, k)
-            old = by_path.get(path)
-            if old is not None and not set(old.leaves) & set(leaves):
-                old.leaves.update(leaves)
-                continue
-            piece = Unit(path if path in alone else (*unit.path, name))
-            piece.leaves.update(leaves)
-            by_path[path] = piece
-            result.append(piece)
-    return result
+            piece = Unit((*unit.path, name))
+            piece.leaves.update(_part_leaves(unit, group, k))
+            beside = spare.get((*unit.path[:-1], name[0] if name in ATTENTION else name))
+            lacks = group.units[k].leaves.keys() - piece.leaves.keys()
+            if beside is not None and beside.leaves.keys() <= lacks:
+                piece.leaves.update(beside.leaves)
+                gone.add(id(beside))
+            pieces[i].append(piece)
+    return [one for i, unit in enumerate(units) if id(unit) not in gone for one in pieces.get(i, (unit,))]
 
 
 def _part_leaves(unit: Unit, group: Group, part: int) -> dict[str, Leaf]:

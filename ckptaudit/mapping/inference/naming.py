@@ -102,4 +102,4 @@ def tail(a: Path, b: Path) -> float:
         if p != q:
             break
         n += 1
-    return 1 - 0.6**n + (0.5 if n >= min(len(x), len(y)) else 0.0)
+    return 1 - 0.6**n + (min(1.0, 0.5 * n) if n >= min(len(x), len(y)) else 0.0)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from math import prod
 
 from .units import Leaf, Path, Shape, Unit
-from .words import number, stem
+from .words import number, stem, words
 
 Content = frozenset[tuple[tuple[str, Shape], int]]
+
+
+MOST = 0.75  # of all units: a module that holds more tells nothing apart
 
 
 class Classes:
@@ -43,10 +46,15 @@ class Node:
         self.units = units
         self.kind = self.rank = 0
         self.count = 1
-        self.ordinal = -1
+        self.number = self.ordinal = -1
+        self.family: tuple[object, str] = (), ""
+
+    def widen(self, path: Path, steps: Mapping[Path, int]) -> None:
+        """Take the number of a path that holds the same units: the outermost number is the one of a list."""
         value = number(path[-1])
-        self.number = -1 if value is None else value
-        self.family = path[:-1], stem(path[-1])
+        if value is not None:
+            self.number, self.ordinal = value, steps.get(path, -1)
+            self.family = path[:-1], stem(path[-1])
 
 
 class Side:
@@ -87,14 +95,15 @@ class Side:
             for depth in range(len(unit.path) - 1, 0, -1):
                 path = unit.path[:depth]
                 inside = members[path]
-                if len(inside) in (size, len(self.units), 1):
+                if len(inside) == size and chain:
+                    self.nodes[chain[-1]].widen(path, steps)
+                if len(inside) in (size, 1) or len(inside) > MOST * len(self.units):
                     continue
                 size = len(inside)
                 if path not in numbers:
                     numbers[path] = len(self.nodes)
-                    node = Node(path, inside)
-                    node.ordinal = steps.get(path, -1)
-                    self.nodes.append(node)
+                    self.nodes.append(Node(path, inside))
+                    self.nodes[-1].widen(path, steps)
                 chain.append(numbers[path])
             unit.nodes = tuple(chain)
 
@@ -142,9 +151,13 @@ def _ordinals(units: list[Unit]) -> list[tuple[int, int]]:
     """Return for each unit its rank among its numbered siblings and their number, or (-1, 0)."""
     siblings: defaultdict[tuple[Path, str], set[tuple[int, Path]]] = defaultdict(set)
     for unit in units:
-        value = number(unit.path[-1])
-        if value is not None:
-            siblings[unit.path[:-1], stem(unit.path[-1])].add((value, unit.path))
+        value, name = number(unit.path[-1]), stem(unit.path[-1])
+        if value is None:
+            sided = [(rank, word) for rank, word in enumerate(("before", "after")) if word in words(unit.path[-1])]
+            if not sided:
+                continue
+            value, name = sided[0][0], " ".join(word for word in words(unit.path[-1]) if word != sided[0][1])
+        siblings[unit.path[:-1], name].add((value, unit.path))
     ranks = {
         path: (rank, len(family))
         for family in siblings.values()
