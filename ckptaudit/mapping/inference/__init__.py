@@ -16,6 +16,7 @@ from .tree import Classes, Side, restore_order
 from .units import Leaf, Path, gather
 
 DEBUG = {}
+GAPS={}
 
 def infer(source: Manifest, target: Manifest) -> Assignments:
     """Return what is to be said of every key of ``target``, a model, given ``source``, a checkpoint."""
@@ -33,21 +34,22 @@ def infer(source: Manifest, target: Manifest) -> Assignments:
     pairs = solve(s, t, forms, scorer)
     path_s, path_t = {u.path: u for u in all_s}, {u.path: u for u in all_t}
     ledger = Ledger(forms)
-    DEBUG.clear()
+    DEBUG.clear();GAPS.clear()
     doubts = Doubts(s, t, scorer.affinity)
     for late in (False, True):
         known = {}
         for p in pairs:
             if p.late == late:
                 cap, why = doubts.about(p.source, p.target)
-                conf = min(cap, confidence_of(p.lead))
+                conf = min(cap, confidence_of(p.lead, p.free))
+                GAPS[t.units[p.target].path]=(p.lead,p.free)
                 known[t.units[p.target].path] = (s.units[p.source].path, conf)
         if runs_t:
             known = unfold(known, runs_s, runs_t)
         for path, (other, lead) in known.items():
             a, b = path_s[other], path_t[path]
             link = Link(other, lead, f"{lead:.2f}", ())
-            for leaf in b.leaves.values(): DEBUG[leaf.key]=(lead,lead)
+            for leaf in b.leaves.values(): DEBUG[leaf.key]=GAPS.get(path,(9,9))
             ledger.add(a, b, link, path_s)
     sizes = {leaf.key: len(joins[i].names) for i, unit in enumerate(units[1]) if i in joins for leaf in unit.leaves.values()}
     ledger.join(sizes)

@@ -36,9 +36,10 @@ class Affinity:
             found = self._chains[key] = self._chain(*key)
         return found
 
-    def partner(self, p: int, nodes: Chain) -> int | None:
-        """Return the one of the target's nodes that has most affinity to the source's node ``p``."""
-        return max(nodes, key=lambda q: (self._pair(p, q), -q), default=None)
+    def partner(self, p: int, nodes: Chain, least: float) -> int | None:
+        """Return the one of the target's nodes that has most affinity to the source's node ``p``, if it is enough."""
+        best, q = max(((self._pair(p, q), -q) for q in nodes), default=(0.0, 0))
+        return -q if best >= least else None
 
     def _chain(self, a: Chain, b: Chain) -> float:
         if not a or not b:

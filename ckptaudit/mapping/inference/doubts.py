@@ -11,6 +11,7 @@ from .units import Unit
 from .words import number, stem, words
 
 UNKNOWN = 0.4  # not said at all
+AKIN = 0.5  # affinity of modules that are taken for one
 DOUBTFUL = 0.8  # said, and not proposed without a question
 
 
@@ -39,7 +40,7 @@ class Doubts:
             first = self._source.nodes[p]
             if first.number < 0 or not _is_list(self._families[0][first.family]):
                 continue
-            q = self._affinity.partner(p, b.nodes)
+            q = self._affinity.partner(p, b.nodes, AKIN)
             second = self._target.nodes[q] if q is not None else None
             if second is None or second.number < 0 or second.number == first.number:
                 continue

@@ -12,11 +12,13 @@ from .solving import assign
 from .tree import Classes, Side
 from .units import Unit
 
-ROUNDS = 5
+ROUNDS = 6
+UNORDERED = 3  # rounds in which only what is secure without order votes
 FLOOR = 1.2  # scores below this are no evidence
 REST_FLOOR = 1.7  # the same for tensors that their unit's partner left over
 SECURE = 0.35  # lead over every alternative from which a pair votes
 NEAR = 2.5  # candidates that are further behind the best are dropped after the first round
+NOTHING = 0.0  # score of a unit that would stay alone
 ALONE = 3.0  # lead of a pair without an alternative
 FITTING = ("weight", "bias", "weight_v")
 
@@ -73,16 +75,23 @@ def _settle(static: Table, scorer: Scorer, late: bool) -> list[Pair]:
     floor = REST_FLOOR if late else FLOOR
     chosen: dict[int, int] = {}
     leads: dict[int, float] = {}
+    frees: dict[int, float] = {}
     scores: Table = {}
+    free: Table = {}
     for turn in range(1 if late else ROUNDS):
-        scores = {j: {i: scorer.score(i, j, value) for i, value in row.items()} for j, row in static.items()}
+        plain = {j: {i: scorer.score(i, j, value) for i, value in row.items()} for j, row in static.items()}
+        scores = {j: {i: value + scorer.order(i, j) for i, value in row.items()} for j, row in plain.items()}
         chosen = assign(scores, floor)
         leads = _leads(scores, chosen)
+        if turn < UNORDERED:
+            free, frees = plain, _leads(plain, chosen)
+            worth = {j: min(leads[j], frees[j]) for j in chosen}
+        else:
+            worth = leads
         if not late:
-            scorer.learn([(i, j, min(1.0, leads[j])) for j, i in chosen.items() if leads[j] > SECURE])
+            scorer.learn([(i, j, min(1.0, worth[j])) for j, i in chosen.items() if worth[j] > SECURE])
         if not turn:
             static = _near(static, scores)
-    free = {j: {i: scorer.score(i, j, v, ordered=False) for i, v in row.items()} for j, row in static.items()}
     frees = _leads(free, chosen)
     return [
         Pair(j, i, leads[j], frees[j], late, len(scores[j]), _rivals(scores[j], i)) for j, i in sorted(chosen.items())
@@ -153,22 +162,28 @@ def _near(static: Table, scores: Table) -> Table:
 
 
 def _leads(scores: Mapping[int, Row], chosen: Mapping[int, int]) -> dict[int, float]:
-    """Return how far each chosen pair is ahead of the best other pair of its row and of its column."""
-    first: dict[int, tuple[float, int]] = {}
-    second: dict[int, float] = {}
+    """Return what each chosen pair is worth above the best other choice: another partner, or an exchange of two.
+
+    An exchange changes two pairs, so each of them has half of the difference.
+    """
+    owner = {i: j for j, i in chosen.items()}
+    leads = dict.fromkeys(chosen, ALONE)
     for j, row in scores.items():
-        for i, value in row.items():
-            if i not in first or value > first[i][0]:
-                if i in first:
-                    second[i] = first[i][0]
-                first[i] = value, j
-            elif value > second.get(i, -99.0):
-                second[i] = value
-    leads = {}
-    for j, i in chosen.items():
-        row = scores[j]
-        mine = row[i]
-        other = max((value for k, value in row.items() if k != i), default=mine - ALONE)
-        rival = first[i][0] if first[i][1] != j else second.get(i, mine - ALONE)
-        leads[j] = min(ALONE, mine - max(other, rival))
+        i = chosen.get(j)
+        mine = None if i is None else row[i]
+        for k, value in row.items():
+            if k == i:
+                continue
+            other = owner.get(k)
+            if other is None:  # the source unit is free
+                if mine is not None:
+                    leads[j] = min(leads[j], mine - value)
+            elif mine is None or i is None:  # the target unit is free
+                leads[other] = min(leads[other], scores[other][k] - value)
+            else:
+                theirs = scores[other]
+                back = theirs.get(i, NOTHING)
+                difference = (mine + theirs[k] - value - back) / 2
+                leads[j] = min(leads[j], difference)
+                leads[other] = min(leads[other], difference)
     return leads

@@ -57,17 +57,18 @@ class Scorer:
         agree = 1.0 if a == b else -1.0
         return agree if n == m else 0.3 * agree
 
-    def score(self, i: int, j: int, static: float, ordered: bool = True) -> float:
-        """Score a pair by everything known in this round; without the order of the files if it is not ``ordered``."""
+    def score(self, i: int, j: int, static: float) -> float:
+        """Score a pair by everything known in this round but the order of the files."""
         s, t = self.source.units[i], self.target.units[j]
         total = static + AFFINITY * self.affinity.of(s, t)
-        if self.rounds:
-            total += VOTE * self._voted(s, t)
-        if ordered and self.rounds:
-            total += self._nearby(i, j)
-            if self.rounds >= EARLY:
-                total += ORDER * self.trust * self._order(i, j)
-        return total
+        return total + VOTE * self._voted(s, t) if self.rounds else total
+
+    def order(self, i: int, j: int) -> float:
+        """Score a pair by where it stands in both files: a hint, which comes late and never votes alone."""
+        if not self.rounds:
+            return 0.0
+        total = self._nearby(i, j)
+        return total + ORDER * self.trust * self._order(i, j) if self.rounds >= EARLY else total
 
     def _order(self, i: int, j: int) -> float:
         s, t = self.source, self.target
