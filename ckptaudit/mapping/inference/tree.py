@@ -13,6 +13,7 @@ from .words import number, stem, words
 Content = frozenset[tuple[tuple[str, Shape], int]]
 
 
+SMALL = 3  # units of a module like a convolution with its norm
 MOST = 0.75  # of all units: a module that holds more tells nothing apart
 
 
@@ -74,7 +75,7 @@ class Side:
         self.anchors = _anchors(units)
         around = [-1, *self.kinds, -1]
         self.runs = [kind in (around[i], around[i + 2]) for i, kind in enumerate(self.kinds)]
-        self.numbered = dense_ranks([(kind, numbers_of(unit.path)) for kind, unit in zip(self.kinds, units, strict=True)])
+        self.numbered = dense_ranks([(kind, numbers_of(unit.path, True)) for kind, unit in zip(self.kinds, units, strict=True)])
 
     def _content(self, unit: Unit) -> list[tuple[str, Shape]]:
         """Return the shapes of a unit, those that the other side lacks as their number of elements."""
@@ -109,13 +110,15 @@ class Side:
 
 
 def _rank(nodes: list[Node]) -> None:
-    ranks = dense_ranks([(node.kind, numbers_of(node.path)) for node in nodes])
+    ranks = dense_ranks([(node.kind, numbers_of(node.path, len(node.units) <= SMALL)) for node in nodes])
     for node, (rank, count) in zip(nodes, ranks, strict=True):
         node.rank, node.count = rank, count
 
 
-def numbers_of(path: Path) -> tuple[int, ...]:
-    """Return all numbers in a path, in order."""
+def numbers_of(path: Path, small: bool) -> tuple[int, ...]:
+    """Return the numbers in a path, in order, without that of a last name like ``conv2``, which is no place in a list."""
+    if path and not path[-1].isdigit() and small:
+        path = path[:-1]
     return tuple(int(text) for segment in path for text in re.findall(r"\d+", segment))
 
 
