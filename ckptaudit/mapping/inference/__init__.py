@@ -1,65 +1,58 @@
-"""Two manifests in, a proposal out: which tensors of a checkpoint become which tensor of a model, and how sure that is."""
+"""Two manifests in, a proposal out: which tensors of a checkpoint become which tensor of a model, and how sure that is.
+
+Nothing here knows a library or a model. docs/explanation/inference.md says how it decides and what it cannot know.
+"""
 
 from __future__ import annotations
 
 from ...manifest import Manifest
 from ..assignment import Assignments
+from .doubts import Doubts
 from .folding import fold, unfold
 from .forms import Forms
 from .fusing import divide, plan
-from .outcome import LEAST, Ledger, Link, confidence_of
-from .doubts import Doubts
+from .outcome import Evidence, Ledger, conclude, evidence_of
 from .reuse import reuse
 from .rounds import Pair, solve
 from .scoring import Scorer
 from .tree import Classes, Side, restore_order
-from .units import Leaf, Path, gather
+from .units import Leaf, Path, Unit, gather
 
-DEBUG = {}
-GAPS={}
 
 def infer(source: Manifest, target: Manifest) -> Assignments:
-    """Return what is to be said of every key of ``target``, a model, given ``source``, a checkpoint."""
-    units = []
-    for manifest in (source, target):
-        leaves = restore_order([Leaf(k, spec.shape) for k, spec in manifest.tensors.items()])
-        units.append(gather((leaf.key, leaf.shape) for leaf in leaves))
-    splits, joins = plan(units[0], units[1]), plan(units[1], units[0])
-    all_s, all_t = divide(units[0], splits), divide(units[1], joins)
-    forms = Forms(all_s, all_t)
-    some_s, some_t, runs_s, runs_t = fold(all_s, all_t)
+    """Return what is to be said of every key of ``target``, a model, given ``source``, a checkpoint.
+
+    Uses names, shapes and the order of the keys, and no values. Never raises for any two manifests; the same two
+    give the same answer. A source is given twice only where the model has one tensor under two names.
+    """
+    whole_s, whole_t = _units(source), _units(target)
+    joins = plan(whole_t, whole_s)
+    units_s, units_t = divide(whole_s, plan(whole_s, whole_t)), divide(whole_t, joins)
+    forms = Forms(units_s, units_t)
+    some_s, some_t, runs_s, runs_t = fold(units_s, units_t)
     classes = Classes()
     s, t = Side(some_s, classes, forms.common), Side(some_t, classes, forms.common)
     scorer = Scorer(s, t, classes)
     pairs = solve(s, t, forms, scorer)
-    path_s, path_t = {u.path: u for u in all_s}, {u.path: u for u in all_t}
     ledger = Ledger(forms)
-    DEBUG.clear();GAPS.clear()
-    doubts = Doubts(s, t, scorer.affinity)
+    paths_s, paths_t = {unit.path: unit for unit in units_s}, {unit.path: unit for unit in units_t}
     for late in (False, True):
-        known = {}
-        for p in pairs:
-            if p.late == late:
-                cap, why = doubts.about(p.source, p.target)
-                conf = min(cap, confidence_of(p.lead, p.free))
-                GAPS[t.units[p.target].path]=(p.lead,p.free)
-                known[t.units[p.target].path] = (s.units[p.source].path, conf)
-        if runs_t:
-            known = unfold(known, runs_s, runs_t)
-        for path, (other, lead) in known.items():
-            a, b = path_s[other], path_t[path]
-            link = Link(other, lead, f"{lead:.2f}", ())
-            for leaf in b.leaves.values(): DEBUG[leaf.key]=GAPS.get(path,(9,9))
-            ledger.add(a, b, link, path_s)
-    sizes = {leaf.key: len(joins[i].names) for i, unit in enumerate(units[1]) if i in joins for leaf in unit.leaves.values()}
-    ledger.join(sizes)
-    found = ledger.found
-    reuse(all_t, all_s, found, forms)
-    sure = {k: a for k, a in found.items() if a.confidence >= LEAST}
-    used = {k for a in sure.values() for k in a.sources}
-    return Assignments(
-        tuple(sure[k] for k in target.tensors if k in sure),
-        tuple(k for k in target.tensors if k not in found),
-        tuple(k for k in source.tensors if k not in used),
-        tuple(k for k in target.tensors if k in found and k not in sure),
-    )
+        known = _links(s, t, scorer, [pair for pair in pairs if pair.late == late])
+        for path, (other, evidence) in unfold(known, runs_s, runs_t).items():
+            ledger.add(paths_s[other], paths_t[path], evidence)
+    ledger.join({leaf.key: len(joins[i].names) for i in joins for leaf in whole_t[i].leaves.values()})
+    reuse(units_t, units_s, ledger.found)
+    return conclude(source, target, ledger)
+
+
+def _units(manifest: Manifest) -> list[Unit]:
+    leaves = restore_order([Leaf(key, spec.shape) for key, spec in manifest.tensors.items()])
+    return gather((leaf.key, leaf.shape) for leaf in leaves)
+
+
+def _links(s: Side, t: Side, scorer: Scorer, pairs: list[Pair]) -> dict[Path, tuple[Path, Evidence]]:
+    doubts = Doubts(s, t, scorer.affinity)
+    return {
+        t.units[pair.target].path: (s.units[pair.source].path, evidence_of(pair, s, t, scorer, doubts))
+        for pair in pairs
+    }

@@ -53,10 +53,8 @@ class Affinity:
                 value = pairs.get((p, q))
                 if value is None:
                     value = pairs[p, q] = pair(p, q)
-                if value > best:
-                    best = value
-                if value > columns[k]:
-                    columns[k] = value
+                best = max(best, value)
+                columns[k] = max(columns[k], value)
             forward += best
         return (forward / len(a) + sum(columns) / len(b)) / 2
 

@@ -84,7 +84,7 @@ def _is_renamed_query(a: Unit, b: Unit) -> bool:
 
 
 def _is_renamed_fused(a: Unit, b: Unit) -> bool:
-    """Tell whether a fused projection has another name, and not the three equal parts that all libraries stack alike."""
+    """Tell whether a fused projection has another name, and not three equal parts, which all libraries stack alike."""
     if not all({"qkv", "kv"} & set(words(unit.path[-1])) for unit in (a, b)) or a.path[-1] == b.path[-1]:
         return False
     shape = b.main.shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from math import prod
+from typing import Protocol, TypeVar
 
 from ...records import dataclass
 from .units import Path, Shape, Unit
@@ -36,12 +37,16 @@ class Run:
         n = len(self.segments)
         return (*range(ENDS), *range(n - ENDS, n))
 
+    def path(self, k: int, inside: Path = ()) -> Path:
+        """Return the path of the k-th member, or of a unit inside of it."""
+        return (*self.parent, self.segments[k], *inside)
+
 
 def _content(run: Run, shapes: Mapping[Path, list[Shape]]) -> tuple[int, Counter[int]]:
     """Return the length of a run, and the sizes of the tensors of its first member."""
     sizes: Counter[int] = Counter()
     for inside in run.inside:
-        sizes.update(map(prod, shapes[(*run.parent, run.segments[0], *inside)]))
+        sizes.update(map(prod, shapes[run.path(0, inside)]))
     return len(run.segments), sizes
 
 
@@ -65,7 +70,11 @@ def fold(source: list[Unit], target: list[Unit]) -> tuple[list[Unit], list[Unit]
     contents = [{u.path: [leaf.shape for leaf in u.leaves.values()] for u in units} for units in (source, target)]
     holds = [[_content(run, shapes) for run in side] for side, shapes in zip(found, contents, strict=True)]
     runs = [
-        [run for run, mine in zip(found[k], holds[k], strict=True) if any(_alike(mine, other) for other in holds[1 - k])]
+        [
+            run
+            for run, mine in zip(found[k], holds[k], strict=True)
+            if any(_alike(mine, other) for other in holds[1 - k])
+        ]
         for k in range(2)
     ]
     return _without(source, runs[0]), _without(target, runs[1]), runs[0], runs[1]
@@ -85,7 +94,7 @@ def _runs(units: Iterable[Unit]) -> list[Run]:
 
 
 def _walk(root: _Branch, path: Path, numbers: dict[object, int], runs: list[Run]) -> int:
-    """Number each branch by its content, bottom up and without recursion; collect the runs among its children."""
+    """Return the number of a branch's content, found bottom up without recursion; collect the runs on the way."""
     done: dict[int, int] = {}
     stack: list[tuple[_Branch, Path, bool]] = [(root, path, False)]
     while stack:
@@ -97,7 +106,8 @@ def _walk(root: _Branch, path: Path, numbers: dict[object, int], runs: list[Run]
         content = (
             tuple((segment, done[id(child)]) for segment, child in sorted(branch.children.items())),
             tuple(
-                tuple(sorted((role, leaf.shape, leaf.op) for role, leaf in unit.leaves.items())) for unit in branch.units
+                tuple(sorted((role, leaf.shape, leaf.op) for role, leaf in unit.leaves.items()))
+                for unit in branch.units
             ),
         )
         done[id(branch)] = numbers.setdefault(content, len(numbers))
@@ -136,39 +146,46 @@ def _paths(branch: _Branch) -> Iterable[Path]:
 
 
 def _without(units: list[Unit], runs: list[Run]) -> list[Unit]:
-    gone = set()
+    gone: set[Path] = set()
     for run in runs:
-        kept = {run.segments[k] for k in run.kept}
-        gone.update((*run.parent, segment) for segment in run.segments if segment not in kept)
+        gone.update(run.path(k) for k in range(ENDS, len(run.segments) - ENDS))
     if not gone:
         return units
     deep = {len(path) for path in gone}
     return [u for u in units if not any(u.path[:d] in gone for d in deep if d <= len(u.path))]
 
 
+class Weighed(Protocol):
+    """What is known of a pair: of several, the one with the least confidence holds."""
+
+    @property
+    def confidence(self) -> float:
+        """Return how sure a pair is, 0 to 1."""
+
+
+Known = TypeVar("Known", bound=Weighed)
+
+
 def unfold(
-    pairs: dict[Path, tuple[Path, float]], source: list[Run], target: list[Run]
-) -> dict[Path, tuple[Path, float]]:
-    """Extrapolate pairs of paths (target -> source, with a worth) to all members of the target's runs."""
+    pairs: dict[Path, tuple[Path, Known]], source: list[Run], target: list[Run]
+) -> dict[Path, tuple[Path, Known]]:
+    """Extrapolate pairs of paths (target -> source) to all members of the target's runs."""
     members: dict[Path, tuple[Run, int]] = {}
     for run in source:
-        for k, segment in enumerate(run.segments):
-            members[(*run.parent, segment)] = run, k
+        members.update((run.path(k), (run, k)) for k in range(len(run.segments)))
     result = dict(pairs)
     for run in target:
         for inside in run.inside:
-            seen = [result.get((*run.parent, run.segments[k], *inside)) for k in run.kept]
-            if any(one is None for one in seen):
-                continue
-            found = _common(run, [one[0] for one in seen if one], members)
+            seen = [result.get(run.path(k, inside)) for k in run.kept]
+            ends = [one for one in seen if one is not None]
+            found = _common(run, [path for path, _ in ends], members) if len(ends) == len(seen) else None
             if found is None:
                 continue
-            worth = min(one[1] for one in seen if one)
+            known = min((one for _, one in ends), key=lambda one: one.confidence)
             other, below, forward = found
-            last = len(other.segments) - 1
-            for k, segment in enumerate(run.segments):
-                there = other.segments[k if forward else last - k]
-                result.setdefault((*run.parent, segment, *inside), ((*other.parent, there, *below), worth))
+            last = len(run.segments) - 1
+            for k in range(last + 1):
+                result.setdefault(run.path(k, inside), (other.path(k if forward else last - k, below), known))
     return result
 
 

@@ -1,6 +1,7 @@
 """How a stored tensor can be made into one of another shape: the operations that keep every element.
 
-A shape tells what is possible, never what is meant: square matrices may be transposed, rows permuted, and no shape says so.
+A shape tells what is possible, never what is meant: square matrices may be transposed, rows permuted, and no shape
+says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _squeezed(shape: Shape) -> Shape:
 
 
 def _by_heads(stored: Shape, wanted: Shape) -> str | None:
-    """Linear layers of all heads as one matrix per head, and back."""
+    """Return how a linear layer of all heads becomes one matrix per head, and back."""
     if len(stored) == 2 and len(wanted) == 3:
         heads, rows, columns = wanted
         if stored == (heads * columns, rows):
@@ -49,7 +50,7 @@ def _by_heads(stored: Shape, wanted: Shape) -> str | None:
 
 
 def _grid(stored: Shape, wanted: Shape) -> str | None:
-    """A vector as heads by size, a sequence as a grid, and back: the order of the elements stays."""
+    """Return how a vector becomes heads by size, a sequence a grid, and back: the order of the elements stays."""
     short, long = sorted((stored, wanted), key=len)
     if len(short) == 1 and len(long) == 2:
         return f"reshape({','.join(map(str, wanted))})"
@@ -72,7 +73,7 @@ class Forms:
 
     def _orientation(self) -> set[tuple[str, Shape]]:
         """Return the shapes of matrices that fit better the other way round: more of them find a partner so."""
-        turned = set()
+        turned: set[tuple[str, Shape]] = set()
         for role, shape in self._want:
             flipped = shape[::-1]
             if len(shape) != 2 or shape == flipped:
@@ -108,9 +109,8 @@ class Forms:
         """Return the stored shapes that can become ``wanted``."""
         found = [wanted] if self._have[role, wanted] else []
         if role in FORMED:
-            for shape in self._by_size().get((role, prod(wanted)), ()):
-                if shape != wanted and self.op(role, shape, wanted):
-                    found.append(shape)
+            close = self._by_size().get((role, prod(wanted)), ())
+            found += [shape for shape in close if shape != wanted and self.op(role, shape, wanted)]
         return found
 
     def _by_size(self) -> dict[tuple[str, int], list[Shape]]:

@@ -11,7 +11,13 @@ from .words import number, stem, words
 
 # The parts that are fused, in the order in which they are.
 ATTENTION = ("query", "key", "value")
-GROUPS = (ATTENTION, ("key", "value"), ("gate", "up"))
+GATED = ("gate", "up")
+GROUPS = (ATTENTION, ("key", "value"), GATED)
+_PARTS = frozenset(name for names in GROUPS for name in names)
+# Words in the name of a fused unit that speak for parts.
+_HINTS = {ATTENTION: {"qkv", "attention"}, ("key", "value"): {"kv"}, GATED: {"gate", "up", "dense"}}
+
+Family = dict[str, Unit]
 
 
 @dataclass(frozen=True)
@@ -25,44 +31,65 @@ class Group:
     sizes: tuple[int, ...]
 
 
-def groups_of(units: Iterable[Unit], flipped: bool = False) -> list[Group]:
-    """Return the groups of siblings whose weights, one above the other, are a fused weight."""
-    numbered = defaultdict(list)
-    families: defaultdict[Path, dict[str, Unit]] = defaultdict(dict)
-    units = list(units)
-    near = defaultdict(list)
-    for unit in units:
-        if "weight" in unit.leaves:
-            near[unit.path[:-1]].append(unit)
-        named = [word for word in words(unit.path[-1]) if word in ("query", "key", "value", "gate", "up")]
-        if len(named) == 1 and "weight" in unit.leaves:
-            families[unit.path[:-1]].setdefault(named[0], unit)
-        if number(unit.path[-1]) is not None and "weight" in unit.leaves:
-            numbered[unit.path[:-1], stem(unit.path[-1])].append(unit)
-    pairs = {}
-    for (parent, _), members in numbered.items():
-        if len(members) == 2 and members[0].leaves["weight"].shape == members[1].leaves["weight"].shape and len(members[0].leaves["weight"].shape) == 2:
-            pairs[parent] = members
-            families[parent]
+def groups_of(units: Iterable[Unit]) -> list[Group]:
+    """Return the groups of siblings whose weights, one above the other or side by side, are a fused weight."""
     found = []
-    for parent, members in families.items():
-        if parent in pairs and "gate" not in members:
-            members |= dict(zip(("gate", "up"), pairs[parent], strict=True))
-        if "gate" in members and "up" not in members:
-            shape = members["gate"].leaves["weight"].shape
-            others = [u for u in near[parent] if u is not members["gate"] and u.leaves["weight"].shape == shape]
-            if len(others) == 1:
-                members["up"] = others[0]
+    for parent, siblings in _siblings(units).items():
+        family = _family(siblings)
         for names in GROUPS:
-            if all(name in members for name in names):
-                parts = tuple(members[name] for name in names)
+            if all(name in family for name in names):
+                parts = tuple(family[name] for name in names)
                 shapes = [part.leaves["weight"].shape for part in parts]
-                if flipped:
-                    shapes = [shape[::-1] for shape in shapes if len(shape) == 2]
-                if shapes and all(shape and shape[1:] == shapes[0][1:] for shape in shapes):
-                    sizes = tuple(shape[0] for shape in shapes)
-                    found.append(Group(parent, names, parts, (sum(sizes), *shapes[0][1:]), sizes))
+                turned = [shape[::-1] for shape in shapes]
+                found += [Group(parent, names, parts, *fused) for fused in map(_stacked, (shapes, turned)) if fused]
     return found
+
+
+def _siblings(units: Iterable[Unit]) -> dict[Path, list[Unit]]:
+    """Return the units of each module that have a weight of two dimensions or more."""
+    found: defaultdict[Path, list[Unit]] = defaultdict(list)
+    for unit in units:
+        weight = unit.leaves.get("weight")
+        if weight and len(weight.shape) > 1:
+            found[unit.path[:-1]].append(unit)
+    return found
+
+
+def _family(siblings: list[Unit]) -> Family:
+    """Return the siblings that are parts by their names, or that can only be.
+
+    A gate's part without a name of its own is the only other one of its shape; two that are numbered and alike, as in
+    ``fc_1`` and ``fc_2``, are a gate and its part.
+    """
+    family: Family = {}
+    for unit in siblings:
+        named = [word for word in words(unit.path[-1]) if word in _PARTS]
+        if len(named) == 1:
+            family.setdefault(named[0], unit)
+    if "gate" in family and "up" not in family:
+        gate = family["gate"]
+        others = [u for u in siblings if u is not gate and u.main.shape == gate.main.shape]
+        if len(others) == 1:
+            family["up"] = others[0]
+    if "gate" not in family and (pair := _numbered_pair(siblings)):
+        family |= dict(zip(GATED, pair, strict=True))
+    return family
+
+
+def _numbered_pair(siblings: list[Unit]) -> list[Unit]:
+    numbered: defaultdict[str, list[Unit]] = defaultdict(list)
+    for unit in siblings:
+        if number(unit.path[-1]) is not None:
+            numbered[stem(unit.path[-1])].append(unit)
+    pairs = [pair for pair in numbered.values() if len(pair) == 2 and pair[0].main.shape == pair[1].main.shape]
+    return pairs[0] if pairs else []
+
+
+def _stacked(shapes: list[Shape]) -> tuple[Shape, tuple[int, ...]] | None:
+    if any(shape[1:] != shapes[0][1:] for shape in shapes):
+        return None
+    sizes = tuple(shape[0] for shape in shapes)
+    return (sum(sizes), *shapes[0][1:]), sizes
 
 
 def plan(fused: list[Unit], parts: list[Unit]) -> dict[int, Group]:
@@ -70,40 +97,39 @@ def plan(fused: list[Unit], parts: list[Unit]) -> dict[int, Group]:
 
     A shape is split where the one side has more of it than the other, and the other has more groups of that sum.
     """
-    surplus: Counter[Shape] = Counter(u.leaves["weight"].shape for u in fused if "weight" in u.leaves)
-    surplus.subtract(Counter(u.leaves["weight"].shape for u in parts if "weight" in u.leaves))
-    there = Counter((g.shape, g.names) for g in groups_of(fused))
+    surplus = Counter(u.leaves["weight"].shape for u in fused if "weight" in u.leaves)
+    surplus.subtract(u.leaves["weight"].shape for u in parts if "weight" in u.leaves)
+    there = Counter((group.shape, group.names) for group in groups_of(fused))
     kinds: defaultdict[tuple[Shape, tuple[str, ...]], list[Group]] = defaultdict(list)
-    for group in groups_of(parts) + groups_of(parts, flipped=True):
+    for group in groups_of(parts):
         kinds[group.shape, group.names].append(group)
     result: dict[int, Group] = {}
-    for key in sorted(kinds, key=lambda k: (-len(k[1]), k)):
-        groups = kinds[key]
-        wanted = min(surplus[key[0]], len(groups) - there[key])
+    for (shape, names), groups in sorted(kinds.items(), key=lambda kind: (-len(kind[0][1]), kind[0])):
+        wanted = min(surplus[shape], len(groups) - there[shape, names])
         if wanted < 1:
             continue
-        open_ = [i for i, u in enumerate(fused) if i not in result and "weight" in u.leaves and u.leaves["weight"].shape == key[0]]
-        for i in _likeliest(fused, open_, groups, wanted):
+        free = [i for i, u in enumerate(fused) if i not in result and _weight_shape(u) == shape]
+        for i in _likeliest(fused, free, groups[0], wanted):
             result[i] = groups[0]
-            surplus[key[0]] -= 1
+            surplus[shape] -= 1
     return result
 
 
-HINTS = {("query", "key", "value"): {"qkv", "attn"}, ("key", "value"): {"kv"}, ("gate", "up"): {"gate", "up", "fc"}}
+def _weight_shape(unit: Unit) -> Shape | None:
+    weight = unit.leaves.get("weight")
+    return weight.shape if weight else None
 
 
-def _likeliest(fused: list[Unit], open_: list[int], groups: list[Group], wanted: int) -> list[int]:
+def _likeliest(fused: list[Unit], free: list[int], group: Group, wanted: int) -> list[int]:
+    """Return the units that are split where only some of their shape are: by their names."""
+
     def liking(i: int) -> tuple[float, int]:
-        mine = {w for seg in fused[i].path for w in words(seg)}
-        last = set(words(fused[i].path[-1]))
-        theirs = {w for g in groups[:1] for seg in g.parent for w in words(seg)}
-        names = set(groups[0].names)
-        hint = 2.0 * bool(last & (HINTS[groups[0].names] | names)) - 2.0 * bool(last & {"out", "fc2"})
-        return (-(hint + len(mine & theirs) / (1 + len(mine | theirs))), i)
+        mine = {word for segment in fused[i].path for word in words(segment)}
+        theirs = {word for segment in group.parent for word in words(segment)}
+        hint = bool(_HINTS[group.names].union(group.names).intersection(words(fused[i].path[-1])))
+        return -(2.0 * hint + len(mine & theirs) / (1 + len(mine | theirs))), i
 
-    if len(open_) <= wanted:
-        return open_
-    return sorted(sorted(open_, key=liking)[:wanted])
+    return free if len(free) <= wanted else sorted(sorted(free, key=liking)[:wanted])
 
 
 def part_op(sizes: tuple[int, ...], part: int) -> str:
@@ -117,7 +143,8 @@ def part_op(sizes: tuple[int, ...], part: int) -> str:
 def divide(units: list[Unit], planned: dict[int, Group]) -> list[Unit]:
     """Replace planned units by one unit for each part, with the tensors that its counterpart has beside.
 
-    A checkpoint may have ``attn.qkv.weight`` and ``attn.q_bias`` where the model has ``query.weight`` and ``query.bias``.
+    A checkpoint may have ``attn.qkv.weight`` and ``attn.q_bias`` where the model has ``query.weight`` and
+    ``query.bias``.
     """
     spare = {unit.path: unit for i, unit in enumerate(units) if i not in planned}
     gone: set[int] = set()
@@ -138,10 +165,10 @@ def divide(units: list[Unit], planned: dict[int, Group]) -> list[Unit]:
 
 
 def _part_leaves(unit: Unit, group: Group, part: int) -> dict[str, Leaf]:
-    leaves = {}
     total = sum(group.sizes)
-    for role, leaf in unit.leaves.items():
-        if leaf.shape and leaf.shape[0] == total:
-            op = part_op(group.sizes, part)
-            leaves[role] = Leaf(leaf.key, (group.sizes[part], *leaf.shape[1:]), op, part)
-    return leaves
+    op = part_op(group.sizes, part)
+    return {
+        role: Leaf(leaf.key, (group.sizes[part], *leaf.shape[1:]), op, part)
+        for role, leaf in unit.leaves.items()
+        if leaf.shape and leaf.shape[0] == total
+    }

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from .units import Path, Unit
-from .words import EXCLUSIVE, words
+from .words import EXCLUSIVE
 
 EXCLUSION = 0.8
 HEAVY = 3.0  # weight of the last segment's words; each segment outwards has 1 less, and 1 at least
@@ -21,6 +21,7 @@ for _group in EXCLUSIVE:
         _GROUPS[_word].append(_group)
 
 Bag = dict[str, float]
+Stem = tuple[tuple[str, ...], ...]
 
 
 class Names:
@@ -31,34 +32,33 @@ class Names:
         total = 0
         for unit in units:
             total += 1
-            seen.update({word for segment in unit.path for word in words(segment)})
+            seen.update({word for named in unit.stem for word in named})
         self._rare = {word: math.log(1.5 + total / n) for word, n in seen.items()}
-        self._bags: dict[Path, Bag] = {}
-        self._worth: dict[Path, float] = {}
-        self._known: dict[tuple[Path, Path], float] = {}
+        self._bags: dict[Stem, Bag] = {}
+        self._worth: dict[Stem, float] = {}
+        self._known: dict[tuple[Stem, Stem], float] = {}
 
-    def alike(self, a: Path, b: Path) -> float:
+    def alike(self, a: Stem, b: Stem) -> float:
         """Return 1 for the same words, 0 for none in common, less where roles exclude each other.
 
-        ``a`` and ``b`` are paths without numbers (``Unit.stem``).
+        ``a`` and ``b`` are paths as words (``Unit.stem``).
         """
         found = self._known.get((a, b))
         if found is None:
             found = self._known[a, b] = self._compare(a, b)
         return found
 
-    def shared(self, a: Path, b: Path) -> list[str]:
+    def shared(self, a: Stem, b: Stem) -> list[str]:
         """Return the words that two paths share, the most telling first."""
         x, y = self._bag(a), self._bag(b)
         return sorted(x.keys() & y.keys(), key=lambda word: (-min(x[word], y[word]) * self._rare[word], word))
 
-    def _bag(self, path: Path) -> Bag:
+    def _bag(self, path: Stem) -> Bag:
         bag = self._bags.get(path)
         if bag is None:
             bag = self._bags[path] = {}
             weight = HEAVY
-            for segment in reversed(path):
-                named = words(segment)
+            for named in reversed(path):
                 for word in named:
                     bag[word] = max(bag.get(word, 0.0), weight)
                 if named:
@@ -66,7 +66,7 @@ class Names:
             self._worth[path] = sum(weight * self._rare.get(word, 1.0) for word, weight in bag.items())
         return bag
 
-    def _compare(self, a: Path, b: Path) -> float:
+    def _compare(self, a: Stem, b: Stem) -> float:
         x, y = self._bag(a), self._bag(b)
         both = sum(min(weight, y[word]) * self._rare.get(word, 1.0) for word, weight in x.items() if word in y)
         total = self._worth[a] + self._worth[b]

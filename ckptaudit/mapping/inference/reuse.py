@@ -6,27 +6,27 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ..assignment import Assignment
-from .forms import Forms
 from .units import Shape, Unit
 from .words import words
 
 TWIN = 0.9
 VOCABULARY = 0.85
 TOKENS = {"embed", "token", "head", "out", "decoder", "shared", "generator"}
-LONGEST_FIRST = 2  # a vocabulary has this many times more rows than columns
+FEWEST = 1000  # words of a vocabulary
+TIMES = 2  # as many words as dimensions, at least
 
 
-def reuse(units: Iterable[Unit], source: Iterable[Unit], found: dict[str, Assignment], forms: Forms) -> None:
+def reuse(units: Iterable[Unit], source: Iterable[Unit], found: dict[str, Assignment]) -> None:
     """Add assignments for tensors of the model that are left and that share another's source."""
     open_ = [unit for unit in units if any(leaf.key not in found for leaf in unit.leaves.values())]
     if not open_:
         return
     _twins(units, open_, found)
-    _vocabularies(open_, source, found, forms)
+    _vocabularies(open_, source, found)
 
 
 def _twins(units: Iterable[Unit], open_: list[Unit], found: dict[str, Assignment]) -> None:
-    """A module whose whole path is the end of another's, or the reverse, is that module under a second name."""
+    """Share the tensors of a module whose path ends with the whole path of one that is left: it is that module."""
     by_end: defaultdict[tuple[str, ...], list[Unit]] = defaultdict(list)
     ends = {unit.path for unit in open_}
     lengths = {len(path) for path in ends}
@@ -49,7 +49,7 @@ def _same_shapes(a: Unit, b: Unit) -> bool:
     return {r: leaf.shape for r, leaf in a.leaves.items()} == {r: leaf.shape for r, leaf in b.leaves.items()}
 
 
-def _vocabularies(open_: list[Unit], source: Iterable[Unit], found: dict[str, Assignment], forms: Forms) -> None:
+def _vocabularies(open_: list[Unit], source: Iterable[Unit], found: dict[str, Assignment]) -> None:
     """Embeddings and heads over the same vocabulary are often one matrix."""
     tables: defaultdict[Shape, list[Unit]] = defaultdict(list)
     for unit in source:
@@ -65,11 +65,16 @@ def _vocabularies(open_: list[Unit], source: Iterable[Unit], found: dict[str, As
             stored = rows[0].leaves["weight"]
             op = "copy" if stored.shape == leaf.shape else "transpose"
             reason = "the only matrix over this vocabulary" if len(rows) == 1 else "a matrix over this vocabulary"
-            found[leaf.key] = Assignment(leaf.key, (stored.key,), op, VOCABULARY, reason, tuple(r.main.key for r in rows[1:4]))
+            found[leaf.key] = Assignment(
+                leaf.key, (stored.key,), op, VOCABULARY, reason, tuple(r.main.key for r in rows[1:4])
+            )
 
 
 def _is_table(unit: Unit) -> bool:
     leaf = unit.leaves.get("weight")
-    if leaf is None or len(leaf.shape) != 2 or max(leaf.shape) < 1000 or max(leaf.shape) < LONGEST_FIRST * min(leaf.shape):
+    if leaf is None or len(leaf.shape) != 2:
+        return False
+    short, long = sorted(leaf.shape)
+    if long < FEWEST or long < TIMES * short:
         return False
     return bool(TOKENS & {word for segment in unit.path[-2:] for word in words(segment)})

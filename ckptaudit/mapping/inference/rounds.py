@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from ...records import dataclass
 from .forms import Forms
 from .scoring import Scorer
+from .shelf import Shelf
 from .solving import assign
-from .tree import Classes, Side
+from .tree import Side
 from .units import Unit
 
 ROUNDS = 6
@@ -20,7 +21,6 @@ SECURE = 0.5  # lead from which a pair votes
 NEAR = 2.5  # candidates that are further behind the best are dropped after the first round
 NOTHING = 0.0  # score of a unit that would stay alone
 ALONE = 3.0  # lead of a pair without an alternative
-FITTING = ("weight", "bias", "weight_v")
 
 Row = dict[int, float]
 Table = dict[int, Row]  # target unit -> source unit -> score
@@ -105,11 +105,7 @@ def _rivals(row: Row, chosen: int) -> tuple[int, ...]:
 
 def _candidates(s: Side, t: Side, forms: Forms, used: Used) -> Table:
     """Return which source units have tensors for a target unit, and how they fit: 0 for all of them."""
-    index: defaultdict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
-    for i, unit in enumerate(s.units):
-        for role, leaf in unit.leaves.items():
-            if role in FITTING and role not in used.source[i]:
-                index[role, leaf.shape].append(i)
+    shelf = Shelf(s.units, used.source)
     result: Table = {}
     for j, unit in enumerate(t.units):
         row: dict[int, float | None] = {}
@@ -117,7 +113,7 @@ def _candidates(s: Side, t: Side, forms: Forms, used: Used) -> Table:
             if role in used.target[j]:
                 continue
             for shape in forms.partners(role, leaf.shape):
-                for i in index.get((role, shape), ()):
+                for i in shelf.find(role, shape, unit):
                     if i not in row:
                         row[i] = _fit(s.units[i], unit, forms, used.source[i], used.target[j])
         kept = {i: fit for i, fit in row.items() if fit is not None}

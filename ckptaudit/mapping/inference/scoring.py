@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 from .affinity import Affinity, closeness
 from .naming import Names, tail
@@ -126,7 +127,7 @@ def _concordance(pairs: list[tuple[int, int]]) -> float:
     places = [i for _, i in sorted(pairs)]
     if len(places) < 5:
         return 1.0
-    rising = sum(b > a for a, b in zip(places, places[1:], strict=False)) / (len(places) - 1)
+    rising = sum(b > a for a, b in pairwise(places)) / (len(places) - 1)
     return max(0.0, 2 * rising - 1) ** 2
 
 

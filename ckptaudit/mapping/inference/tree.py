@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
+from itertools import pairwise
 from math import prod
 
+from ...keys import natural_key
 from .units import Leaf, Path, Shape, Unit
 from .words import number, stem, words
 
-Content = frozenset[tuple[tuple[str, Shape], int]]
-
-
+APART = ("bias", "running_mean")  # roles that count apart from weights of the same shape
 SMALL = 3  # units of a module like a convolution with its norm
 MOST = 0.75  # of all units: a module that holds more tells nothing apart
 
@@ -75,12 +75,17 @@ class Side:
         self.anchors = _anchors(units)
         around = [-1, *self.kinds, -1]
         self.runs = [kind in (around[i], around[i + 2]) for i, kind in enumerate(self.kinds)]
-        self.numbered = dense_ranks([(kind, numbers_of(unit.path, True)) for kind, unit in zip(self.kinds, units, strict=True)])
+        self.numbered = dense_ranks(
+            [(kind, numbers_of(unit.path, True)) for kind, unit in zip(self.kinds, units, strict=True)]
+        )
 
     def _content(self, unit: Unit) -> list[tuple[str, Shape]]:
         """Return the shapes of a unit, those that the other side lacks as their number of elements."""
         return [
-            (role if role in ("bias", "running_mean") else "", leaf.shape if leaf.shape in self._common else (-prod(leaf.shape),))
+            (
+                role if role in APART else "",
+                leaf.shape if leaf.shape in self._common else (-prod(leaf.shape),),
+            )
             for role, leaf in unit.leaves.items()
         ]
 
@@ -92,7 +97,8 @@ class Side:
         numbers: dict[Path, int] = {}
         steps = _steps(members)
         for unit in self.units:
-            chain, size = [], 0
+            chain: list[int] = []
+            size = 0
             for depth in range(len(unit.path) - 1, 0, -1):
                 path = unit.path[:depth]
                 inside = members[path]
@@ -116,14 +122,17 @@ def _rank(nodes: list[Node]) -> None:
 
 
 def numbers_of(path: Path, small: bool) -> tuple[int, ...]:
-    """Return the numbers in a path, in order, without that of a last name like ``conv2``, which is no place in a list."""
+    """Return the numbers in a path, in order.
+
+    Without that of a last name like ``conv2`` if the module is ``small``: it is no place in a list.
+    """
     if path and not path[-1].isdigit() and small:
         path = path[:-1]
     return tuple(int(text) for segment in path for text in re.findall(r"\d+", segment))
 
 
 def dense_ranks(members: list[tuple[int, tuple[int, ...]]]) -> list[tuple[int, int]]:
-    """Return for each (kind, numbers) the rank of its numbers among the different ones of its kind, and how many there are."""
+    """Return for each (kind, numbers) the rank of its numbers among the different ones of its kind, and their count."""
     different: defaultdict[int, set[tuple[int, ...]]] = defaultdict(set)
     for kind, numbers in members:
         different[kind].add(numbers)
@@ -161,11 +170,7 @@ def _ordinals(units: list[Unit]) -> list[tuple[int, int]]:
                 continue
             value, name = sided[0][0], " ".join(word for word in words(unit.path[-1]) if word != sided[0][1])
         siblings[unit.path[:-1], name].add((value, unit.path))
-    ranks = {
-        path: (rank, len(family))
-        for family in siblings.values()
-        for rank, (_, path) in enumerate(sorted(family))
-    }
+    ranks = {path: (rank, len(family)) for family in siblings.values() for rank, (_, path) in enumerate(sorted(family))}
     return [ranks.get(unit.path, (-1, 0)) for unit in units]
 
 
@@ -189,9 +194,7 @@ def _anchors(units: list[Unit]) -> dict[int, int]:
 
 def restore_order(leaves: list[Leaf]) -> list[Leaf]:
     """Return tensors in the natural order of their names where they are sorted as text, else as they are."""
-    from ...keys import natural_key
-
     keys = [leaf.key for leaf in leaves]
-    if len(keys) > 2 and all(a <= b for a, b in zip(keys, keys[1:], strict=False)):
+    if len(keys) > 2 and all(a <= b for a, b in pairwise(keys)):
         return sorted(leaves, key=lambda leaf: natural_key(leaf.key))
     return leaves

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from ...records import dataclass
+from .words import words
 
 Shape = tuple[int, ...]
 Path = tuple[str, ...]
@@ -32,7 +33,6 @@ ROLES = {
     "weight_g": "weight_g",
     "weight_v": "weight_v",
 }
-_NO_DIGITS = str.maketrans("", "", "0123456789")
 _PARAMETRIZED = {"original0": "weight_g", "original1": "weight_v"}
 _SUFFIXED = re.compile(r"(.+)_(weight|bias)$")
 _PREFIXED = re.compile(r"_?([WbwB])_([A-Za-z]\w*)$")
@@ -55,7 +55,8 @@ class Leaf:
 class Unit:
     """A leaf module: where it is and its tensors by role.
 
-    ``stem`` is its path without numbers, ``end`` the last two segments, ``nodes`` the modules above it, inner first.
+    ``stem`` is its path as words, without numbers, ``end`` the last two segments, ``nodes`` the modules above it, the
+    inner first.
     """
 
     __slots__ = ("bare", "end", "leaves", "nodes", "path", "stem")
@@ -64,7 +65,7 @@ class Unit:
         self.path = path
         self.bare = bare
         self.leaves: dict[str, Leaf] = {}
-        self.stem = tuple(segment.translate(_NO_DIGITS) for segment in path)
+        self.stem = tuple(words(segment) for segment in path)
         self.end = path[-2:]
         self.nodes: tuple[int, ...] = ()
 
