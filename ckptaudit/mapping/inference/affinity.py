@@ -60,7 +60,11 @@ class Affinity:
 
     def _pair(self, p: int, q: int) -> float:
         first, second = self._source.nodes[p], self._target.nodes[q]
-        guess = self._overlap(first.kind, second.kind) * self._agreement(first, second)
+        overlap = self._overlap(first.kind, second.kind)
+        backwards = self._reversed.get((first.family, second.family))
+        if backwards is not None:  # earlier votes in this list were for the wrong members
+            return overlap * (1.0 if first.number + second.number == backwards else 0.2)
+        guess = overlap * _agreement(first, second)
         cast = self._cast_s.get(p, 0.0) + self._cast_t.get(q, 0.0)
         if not cast:
             return guess
@@ -79,15 +83,6 @@ class Affinity:
             both = sum(min(n, second[leaf]) for leaf, n in first.items() if leaf in second)
             found = self._dice[a, b] = 2 * both / (self._classes.sizes[a] + self._classes.sizes[b])
         return found
-
-    def _agreement(self, p: Node, q: Node) -> float:
-        """Compare the ranks of two modules: of those with the same content, the n-th goes with the n-th."""
-        total = self._reversed.get((p.family, q.family)) if p.number >= 0 and q.number >= 0 else None
-        if total is not None:
-            return 1.0 if p.number + q.number == total else 0.2
-        if p.kind == q.kind:
-            return closeness(p.rank, p.count, q.rank, q.count)
-        return 0.8 if p.ordinal == q.ordinal else 0.5
 
     def learn(self, matched: Iterable[tuple[int, int, float]]) -> None:
         """Forget earlier votes and take these: source unit, target unit, weight."""
@@ -116,6 +111,13 @@ class Affinity:
             for families, seen in points.items()
             if len(seen) > 1 and len({a + b for a, b in seen}) == 1
         }
+
+
+def _agreement(p: Node, q: Node) -> float:
+    """Compare the ranks of two modules: of those with the same content, the n-th goes with the n-th."""
+    if p.kind == q.kind:
+        return closeness(p.rank, p.count, q.rank, q.count)
+    return 0.8 if p.ordinal == q.ordinal else 0.5
 
 
 def closeness(a: int, n: int, b: int, m: int) -> float:

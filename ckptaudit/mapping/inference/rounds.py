@@ -18,7 +18,7 @@ UNORDERED = 3  # rounds in which only what is secure without order votes
 FLOOR = 1.2  # scores below this are no evidence
 REST_FLOOR = 1.7  # the same for tensors that their unit's partner left over
 SECURE = 0.5  # lead from which a pair votes
-NEAR = 2.5  # candidates that are further behind the best are dropped after the first round
+NEAR = 3.6  # candidates that are further behind the best are dropped after the first round
 NOTHING = 0.0  # score of a unit that would stay alone
 ALONE = 3.0  # lead of a pair without an alternative
 

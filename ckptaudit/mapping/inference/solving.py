@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 Scores = Mapping[int, Mapping[int, float]]  # target -> source -> score
 LIMIT = 90  # rows of a problem that is solved exactly
+FORBIDDEN = 1e6  # cost of a pair that is none
+SMALL = 12  # rows of one that is solved whole, with all that share a column
 
 
 def assign(scores: Scores, floor: float) -> dict[int, int]:
-    """Return target -> source, of the greatest sum of scores above ``floor`` each; exact for small problems."""
+    """Return target -> source, of the greatest sum of scores above ``floor`` each.
+
+    Exact for small problems; in larger ones the rows that compete are solved exactly, as far as they are few.
+    """
     pairs = sorted(
         ((value, j, i) for j, row in scores.items() for i, value in row.items() if value > floor),
         key=lambda pair: (-pair[0], pair[1], pair[2]),
@@ -23,52 +28,84 @@ def assign(scores: Scores, floor: float) -> dict[int, int]:
             used.add(i)
     for rows in _contested(scores, chosen, floor):
         if len(rows) <= LIMIT:
+            mine = {chosen[j] for j in rows if j in chosen}
+            columns = sorted({i for j in rows for i in scores[j] if i in mine or i not in used})
             for j in rows:
                 chosen.pop(j, None)
-            chosen.update(_hungarian(rows, scores, floor))
+            chosen.update(_hungarian(rows, columns, scores, floor))
+            used = set(chosen.values())
     return chosen
 
 
 def _contested(scores: Scores, chosen: dict[int, int], floor: float) -> list[list[int]]:
-    """Group the rows that did not all get their best, with those that share a column with them."""
-    parent: dict[int, int] = {}
+    """Group the rows of which some did not get their best: small problems whole, of others those that compete."""
+    groups = Groups()
+    first: dict[int, int] = {}
+    for j, row in scores.items():
+        for i, value in row.items():
+            if value > floor:
+                groups.join(j, first.setdefault(i, j))
+    owner = {i: j for j, i in chosen.items()}
+    best = {j: row[chosen[j]] if j in chosen else floor for j, row in scores.items()}
+    unhappy = {j for j, row in scores.items() if max(row.values(), default=floor) > best[j]}
+    result = []
+    rest = Groups()
+    for rows in groups.members(scores):
+        if len(rows) <= SMALL:
+            result.append(rows)
+            continue
+        for j in rows:
+            for i, value in scores[j].items():
+                if value > best[j] and i in owner:
+                    rest.join(j, owner[i])
+    result += rest.members(rest.known())
+    return [rows for rows in result if len(rows) > 1 and not unhappy.isdisjoint(rows)]
 
-    def root(x: int) -> int:
+
+class Groups:
+    """Disjoint sets of numbers that are joined one by one."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def _root(self, x: int) -> int:
+        parent = self._parent
         while parent.setdefault(x, x) != x:
             parent[x] = parent[parent[x]]
             x = parent[x]
         return x
 
-    owner = {i: j for j, i in chosen.items()}
-    unhappy = set()
-    for j, row in scores.items():
-        mine = row[chosen[j]] if j in chosen else floor
-        for i, value in row.items():
-            if value > mine:
-                unhappy.add(j)
-                if i in owner:
-                    parent[root(j)] = root(owner[i])
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for j in sorted(scores):
-        groups[root(j)].append(j)
-    return [rows for rows in groups.values() if len(rows) > 1 and any(j in unhappy for j in rows)]
+    def join(self, a: int, b: int) -> None:
+        """Put two numbers, with all that they were joined with, in one set."""
+        self._parent[self._root(a)] = self._root(b)
+
+    def known(self) -> list[int]:
+        """Return all numbers that were ever joined."""
+        return list(self._parent)
+
+    def members(self, numbers: Iterable[int]) -> list[list[int]]:
+        """Return the sets of these numbers, each in order."""
+        sets: defaultdict[int, list[int]] = defaultdict(list)
+        for x in sorted(numbers):
+            sets[self._root(x)].append(x)
+        return list(sets.values())
 
 
-def _hungarian(rows: list[int], scores: Scores, floor: float) -> dict[int, int]:
+def _hungarian(rows: list[int], columns: list[int], scores: Scores, floor: float) -> dict[int, int]:
     """Solve by shortest augmenting paths; every row may also stay alone at ``floor``."""
-    columns = sorted({i for j in rows for i in scores[j]})
     number = {i: k for k, i in enumerate(columns)}
     width = len(columns) + len(rows)  # a column of its own for each row that stays alone
-    high = max((v for j in rows for v in scores[j].values()), default=floor)
+    high = max((value for j in rows for value in scores[j].values()), default=floor)
     cost = []
     for r, j in enumerate(rows):
-        line = [1e6] * width
+        line = [FORBIDDEN] * width
         for i, value in scores[j].items():
-            line[number[i]] = high - value
+            if i in number and value > floor:
+                line[number[i]] = high - value
         line[len(columns) + r] = high - floor
         cost.append(line)
     match = _augment(cost, len(rows), width)
-    return {rows[r]: columns[c] for r, c in match.items() if c < len(columns) and cost[r][c] < 1e5}
+    return {rows[r]: columns[c] for r, c in sorted(match.items()) if c < len(columns)}
 
 
 def _augment(cost: list[list[float]], height: int, width: int) -> dict[int, int]:
