@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..errors import UsageError
-from . import files, freezing, keys, meta, modules, remarks, safety, tensors
+from . import files, freezing, keys, meta, modules, ranks, remarks, safety, tensors
 from .base import Contract, Evidence, Finding, Fix, Level, Rule
 
 __all__ = ["RULES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
 
-_AREAS = (files, keys, tensors, modules, safety, freezing, meta)
+_AREAS = (files, keys, ranks, tensors, modules, safety, freezing, meta)
 _DEFINED = [value for area in _AREAS for value in vars(area).values() if isinstance(value, Rule)]
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
 
@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     *remarks.CHECKS,
     *files.CHECKS,
     *keys.ROOT_CAUSES,
+    *ranks.CHECKS,
     *tensors.CHECKS,
     *modules.CHECKS,
     *keys.CHECKS,
