@@ -76,8 +76,8 @@ def _parallel(axes: dict[str, int], pairs: Iterable[Pair]) -> bool:
 
 
 def _axis(saved: TensorSpec, wanted: TensorSpec) -> int | None:
-    """Return the one axis along which two shapes differ, if there is just one."""
-    if len(saved.shape) != len(wanted.shape):
+    """Return the one axis along which two shapes differ, if there is just one; kernels of convolutions are not split."""
+    if len(saved.shape) != len(wanted.shape) or len(wanted.shape) > 3:
         return None
     differing = [axis for axis, sizes in enumerate(zip(saved.shape, wanted.shape, strict=True)) if sizes[0] != sizes[1]]
     return differing[0] if len(differing) == 1 else None
