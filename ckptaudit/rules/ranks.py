@@ -76,7 +76,7 @@ def _parallel(axes: dict[str, int], pairs: Iterable[Pair]) -> bool:
 
 
 def _axis(saved: TensorSpec, wanted: TensorSpec) -> int | None:
-    """Return the one axis along which two shapes differ, if there is just one; kernels of convolutions are not split."""
+    """Return the one axis along which two shapes differ, if there is just one; kernels of convolutions are whole."""
     if len(saved.shape) != len(wanted.shape) or len(wanted.shape) > 3:
         return None
     differing = [axis for axis, sizes in enumerate(zip(saved.shape, wanted.shape, strict=True)) if sizes[0] != sizes[1]]
