@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audit import diff
+    from .checking import check
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .loading.result import LoadError, LoadResult
     from .manifest import Manifest, TensorSpec
     from .mapping.mapping import KeyMapping
-    from .policy import Report
+    from .policy import CheckReport, Report
     from .scanning import ScanReport, scan
     from .training.audit import FreezeAudit, audit_training
     from .training.freezing import freeze
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckReport": "policy",
     "Checkpoint": "formats",
     "CkptauditError": "errors",
     "Conversion": "conversion",
@@ -39,6 +41,7 @@ _HOMES = {
     "TensorSpec": "manifest",
     "UsageError": "errors",
     "audit_training": "training.audit",
+    "check": "checking",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
@@ -49,6 +52,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckReport",
     "Checkpoint",
     "CkptauditError",
     "Conversion",
@@ -65,6 +69,7 @@ __all__ = [
     "TensorSpec",
     "UsageError",
     "audit_training",
+    "check",
     "convert",
     "diff",
     "freeze",

@@ -108,7 +108,7 @@ def data_of(known):
     """Return the data of the fixture's finding, and the reason that a reader gives."""
     with contextlib.suppress(FormatError):
         findings, _ = rule_hits.findings_of(FIXTURES / "rules" / known.code / "fires")
-        [shown] = [graded.finding.data for graded in findings if graded.finding.rule is known]
+        [shown, *_] = [graded.finding.data for graded in findings if graded.finding.rule is known]
         return {"reason": "is empty"} | DATA.get(known.code, {}) | dict(shown)
     return {"reason": "is empty"}
 
