@@ -32,10 +32,9 @@ def run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, outputs: list[str]) -> CheckReport:
     """Check, and again where the baseline has changed: what is said then is what the next check will say."""
     adding = _codes(options.add_to_baseline)
-    against, folder = options.against, os.path.abspath(options.against) if _is_folder(options.against) else None
+    folder = os.path.abspath(options.against) if _is_folder(options.against) else ""
     config = enter_project(options.config)
-    if folder is not None:
-        against = os.path.join(os.path.relpath(folder), "")  # as seen from the project, where all paths are
+    against = f"{os.path.relpath(folder)}/" if folder else options.against  # as seen from the project
     if options.baseline:
         config = replace(config, baseline=options.baseline)
     for path in outputs:
