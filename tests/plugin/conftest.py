@@ -31,11 +31,13 @@ def run(pytester, arguments, monkeypatch):
     """Return what runs pytest, in a process of its own, on the project in the current folder."""
     monkeypatch.setenv("COLUMNS", "104")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # those of others take most of the time
     pytester.makepyfile(models=MODELS)
     pytester.makefile(".toml", pyproject="[tool.pytest.ini_options]\nfilterwarnings = ['error']\n")
 
     def call(*more):
-        return pytester.runpytest_subprocess(*LOADED, "-p", "no:cacheprovider", *arguments, *more)
+        loaded = ("-p", PLUGIN, *(("-p", "xdist") if arguments else ()))
+        return pytester.runpytest_subprocess(*loaded, "-p", "no:cacheprovider", *arguments, *more)
 
     return call
 
