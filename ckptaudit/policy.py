@@ -13,7 +13,9 @@ from .rules import RULES, UNCHECKED_CODES, Contract, Finding, Fix, Level
 if TYPE_CHECKING:
     from .compare.align import Alignment
     from .compare.hearing import Hearing
+    from .compare.summary import Values
     from .outcome import LoadOutcome
+    from .rules.fates import Fates
 
 SCHEMA = "ckptaudit.report/1"
 CHECK_SCHEMA = "ckptaudit.check/1"
@@ -93,8 +95,9 @@ class Report:
 
     ``alignment`` and the outcomes are those of a load, and None where there was none (an audit of training).
     ``remarks`` are sentences for people, shown before the verdict.
-    ``hearing`` is the witness's word on it, None where none was asked for. ``places`` are the lines of the user's
-    code that define keys of the findings, as far as known.
+    ``hearing`` is the witness's word on it, and ``values`` the comparison of values, None where none was asked for.
+    ``fates`` say what became of each tensor between two files. ``places`` are the lines of the user's code that define
+    keys of the findings, as far as known.
     ``accepted`` findings count for nothing, each for a reason. ``target`` is the one of the configuration that was
     checked. ``error`` is why nothing could be: then one finding says so, and the sides have names alone.
     """
@@ -116,6 +119,8 @@ class Report:
     places: Mapping[str, Place] = field(default_factory=dict)
     target: str = ""
     error: CkptauditError | None = None
+    values: Values | None = None
+    fates: Fates | None = None
 
     @property
     def ok(self) -> bool:
@@ -130,6 +135,15 @@ class Report:
     def places_of(self, finding: Finding) -> list[Place]:
         """Return the places of a finding in the code of the model, each once, in the order of its keys."""
         return list(dict.fromkeys(self.places[key] for key in finding.keys if key in self.places))
+
+    def text(self, width: int = 80, *, verbose: bool = False) -> str:
+        """Return the report as a terminal of that width shows it; ``verbose`` shows notes and all rows."""
+        from .report import render
+
+        return render(self, "table", width, verbose).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text()
 
     def count(self, level: Level) -> int:
         """Count the findings of one level."""
@@ -150,6 +164,8 @@ class Report:
             "alignment": self.alignment.to_json() if self.alignment else None,
             "loads": self._loads(),
             "mapping": self.mapping.to_json() if self.mapping else None,
+            **({"values": self.values.to_json()} if self.values is not None else {}),
+            **({"tensors": self.fates.to_json()} if self.fates is not None else {}),
             "findings": [self._finding(graded) for graded in self.findings],
             "accepted": [self._finding(graded) for graded in self.accepted],
             "skipped_rules": list(self.skipped_rules),

@@ -32,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, outputs: list[str]) -> CheckReport:
     """Check, and again where the baseline has changed: what is said then is what the next check will say."""
     adding = _codes(options.add_to_baseline)
-    against = os.path.abspath(options.against) if _is_folder(options.against) else options.against
+    folder = os.path.abspath(options.against) if _is_folder(options.against) else ""
     config = enter_project(options.config)
+    against = f"{os.path.relpath(folder)}/" if folder else options.against  # as seen from the project
     if options.baseline:
         config = replace(config, baseline=options.baseline)
     for path in outputs:

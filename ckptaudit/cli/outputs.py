@@ -14,7 +14,7 @@ from ..words import shell_word
 from .streams import terminal_width, write_report
 
 if TYPE_CHECKING:
-    from ..report import One
+    from ..report.parts import One
 
 Outputs = Sequence[tuple[str, str]]
 

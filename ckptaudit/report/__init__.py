@@ -10,9 +10,7 @@ from ..policy import CheckReport, Report
 from ..records import dataclass
 
 if TYPE_CHECKING:
-    from ..scanning import ScanReport  # which a comparison does without
-
-    One = Report | CheckReport | ScanReport
+    from .parts import One  # and with it scans, which a comparison does without
 
 
 @dataclass(frozen=True)
