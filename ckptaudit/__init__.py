@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .training.audit import FreezeAudit, audit_training
     from .training.freezing import freeze
     from .training.groups import param_groups
+    from .training.lint import lint_training
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOMES = {
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
+    "lint_training": "training.lint",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
     "param_groups": "training.groups",
@@ -76,6 +78,7 @@ __all__ = [
     "convert",
     "diff",
     "freeze",
+    "lint_training",
     "load",
     "open_checkpoint",
     "param_groups",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from .formats import DEFAULT_LIMITS, Limits
 from .manifest import Manifest
 from .outcome import LoadOutcome
 from .pairing import Comparison, Progress, Tolerance
-from .policy import MappingUse, Report, grade, verdict_of
+from .place import Place
+from .policy import Graded, MappingUse, Report, grade, verdict_of
 from .records import replace
 from .rules import Contract, Evidence
 from .sources import Source, check_can_testify, is_model_like, open_source
@@ -73,7 +74,7 @@ def diff(  # noqa: PLR0913  (options, each given by its name)
         source = stack.enter_context(open_source(checkpoint, usage=usage, limits=limits))
         if witness:
             check_can_testify(source, target)
-        return compare(source, target, given, chosen, witness=witness, values=compared)
+        return compare(source, target, given, chosen, witness=witness, compared=compared)
 
 
 def _word(given: Any) -> str:
@@ -113,7 +114,7 @@ def compare(
     contract: Contract,
     *,
     witness: bool = False,
-    values: Comparison | None = None,
+    compared: Comparison | None = None,
 ) -> Report:
     """Compare an open checkpoint with an open model, as ``diff`` does."""
     raw, wanted = source.manifest, target.manifest
@@ -125,11 +126,13 @@ def compare(
     if witness:
         loads = [(as_is, outcome_as_is), (evidence.alignment, evidence.outcome)]
         evidence = replace(evidence, hearing=_hear(source, target, evidence.given, loads, [used, proposed]))
-    if values is not None:
-        evidence = replace(evidence, values=values.of(source, target, evidence))
+    if compared is not None:
+        evidence = replace(evidence, values=compared.of(source, target, evidence))
     findings = grade(rules.run(evidence), contract)
     foreseen = tuple(key for key in evidence.outcome.missing_keys if evidence.given and evidence.given.expects(key))
-    use = MappingUse(tuple(used), tuple(proposed), foreseen) if used or proposed else None
+    use = None
+    if used or proposed:
+        use = MappingUse(tuple(used), tuple(proposed), foreseen, evidence.alignment, evidence.origin)
     return Report(
         command="diff",
         contract=contract,
@@ -143,6 +146,7 @@ def compare(
         findings=findings,
         skipped_rules=_skipped(source, target),
         hearing=evidence.hearing,
+        places=_places(target, findings, evidence.origin),
         values=evidence.values,
     )
 
@@ -242,6 +246,20 @@ def _hear(
     testimony = target.witness.really_load(source.values, source.limits, mappings)
     predicted = [predict(alignment) for alignment, _ in loads]
     return hear(testimony, [outcome for _, outcome in loads], predicted, partly=not sound)
+
+
+def _places(target: Source, findings: Iterable[Graded], origin: Mapping[str, str]) -> dict[str, Place]:
+    """Ask for the lines of the model's code behind the keys of findings on it; those on the file have none.
+
+    ``origin`` leads from the model's names, under the mapping, to the checkpoint's.
+    """
+    if target.witness is None:
+        return {}
+    renamed = {old: key for key, old in origin.items()}
+    keys = [key for one in findings if one.finding.rule.about == "model" for key in one.finding.keys]
+    names = {key: key if key in target.manifest else renamed.get(key, key) for key in keys}
+    found = target.witness.places(list(dict.fromkeys(names.values()))) if names else {}
+    return {key: found[name] for key, name in names.items() if name in found}
 
 
 def _skipped(source: Source, target: Source) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from .errors import UsageError
 from .formats import DEFAULT_LIMITS, Checkpoint, Limits, open_checkpoint
 from .manifest import Manifest
 from .model.spec import looks_like_model_spec, parse_model_spec
+from .place import Place
 from .policy import Side
 from .records import dataclass, field
 from .words import binary_size
@@ -66,7 +67,16 @@ class Source:
             choice=checkpoint.chosen.path if checkpoint else "",
             siblings=checkpoint.siblings if checkpoint else {},
             format=checkpoint.format if checkpoint else "",
+            place=self._place(),
         )
+
+    def _place(self) -> Place | None:
+        """Return the file that is meant, and the line of it where the model is defined."""
+        if self.witness is not None:
+            built = self.witness.facts
+            return Place(built.file, built.line or 1) if built.file else None
+        path = self.checkpoint.path if self.checkpoint else self.name
+        return Place(path, 1) if os.path.exists(path) else None  # what is given in memory has a name all the same
 
     @property
     def has_values(self) -> bool:

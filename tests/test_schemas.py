@@ -14,6 +14,7 @@ from referencing import Registry, Resource
 from safetensors import safe_open
 from torch import nn
 
+import ckptaudit
 from ckptaudit import Manifest, TensorSpec
 from ckptaudit.cli import main
 from ckptaudit.dtypes import DTYPES
@@ -139,6 +140,18 @@ def test_an_inspection_without_a_choice_follows_the_schema(capsys):
     validate(data, "inspect")
     assert data["choice"] is None
     assert [finding["code"] for finding in data["findings"]] == ["CKPT006", "CKPT701"]
+
+
+def test_reports_of_training_follow_the_schema():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    report = ckptaudit.lint_training(model, optimizer, frozen=["weight", "head"])
+    assert len(report.findings) == 2
+    validate(json.loads(json.dumps(report.to_json())), "report")
+    with ckptaudit.audit_training(model, optimizer, frozen="weight") as audit:
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    validate(json.loads(json.dumps(audit.report.to_json())), "report")
 
 
 def test_scans_follow_the_schema(capsys):

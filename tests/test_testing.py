@@ -49,6 +49,24 @@ def message(function, *arguments, **options):
     return str(caught.value)
 
 
+def test_a_training_setup(model):
+    groups = ckptaudit.param_groups(model, {"backbone": "freeze", "fc": {"lr": 0.1}})
+    optimizer = torch.optim.SGD(groups)
+    assert testing.assert_training_setup(model, optimizer, frozen="backbone", trainable="fc").ok
+    model.fc = nn.Linear(4, 3)
+    text = message(testing.assert_training_setup, model, optimizer, frozen="backbone")
+    assert "warning[CKPT811] stale-parameters: 2 trainable tensors" in text
+    text = message(testing.assert_training_setup, model, optimizer, frozen="backbone", trainable="fc")
+    assert "error[CKPT811]" in text
+
+
+def test_notes_fail_no_training_setup(model):
+    model.backbone.requires_grad_(False).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    report = testing.assert_training_setup(model, optimizer, frozen="backbone")
+    assert [graded.finding.rule.code for graded in report.findings] == ["CKPT834"]
+
+
 def test_frozen_and_trained(model):
     groups = ckptaudit.param_groups(model, {"backbone": "freeze", "fc": {"lr": 0.1}})
     optimizer = torch.optim.SGD(groups)

@@ -12,7 +12,8 @@ from ..errors import UsageError
 from .streams import MIN_WIDTH, terminal_width, write, write_error
 
 CONTRACTS = ("open", "partial", "strict", "exact", "resume")
-FORMATS = ("table", "concise", "json")
+FORMATS = ("table", "concise", "json", "github", "sarif", "junit", "markdown")
+SCAN_FORMATS = FORMATS
 
 _EXIT = """exit status: 0 the contract is kept, 1 it is broken,
              2 it could not be (fully) checked"""
@@ -61,17 +62,6 @@ folder, for shards; .pth, .pt, .bin or .ckpt for that of torch.save.
 exit status: 0 it is written, and is the same as its source, bit for bit
              2 nothing was written; what was there before still is
 """
-_FROZEN = """examples:
-  ckptaudit frozen resnet50.pth run/last.ckpt
-  ckptaudit frozen base.safetensors tuned.safetensors 'backbone.*' --trainable 'fc.*'
-  ckptaudit frozen base.pth 'last.ckpt#state_dict' '!fc.*' --map '* -> model.*'
-
-A pattern is a name with * in it, a name for all below it, re:REGEX, or rows:NAME[0:100];
-! takes out again, and the last one that matches decides. --map and --drop are
-applied to BASE. Without a pattern the report says what did not change.
-exit status: 0 frozen tensors are equal bit for bit, 1 one is not, or a trainable
-             one is, 2 something could not be compared, or a pattern matches nothing
-"""
 _CHECK = """examples:
   ckptaudit check
   ckptaudit check classifier --against origin/main
@@ -83,6 +73,17 @@ What is checked is in pyproject.toml:
   [tool.ckptaudit.targets.classifier]
   model = "models.py:Net"
   checkpoint = "weights/v*.pth"
+"""
+_FROZEN = """examples:
+  ckptaudit frozen resnet50.pth run/last.ckpt
+  ckptaudit frozen base.safetensors tuned.safetensors 'backbone.*' --trainable 'fc.*'
+  ckptaudit frozen base.pth 'last.ckpt#state_dict' '!fc.*' --map '* -> model.*'
+
+A pattern is a name with * in it, a name for all below it, re:REGEX, or rows:NAME[0:100];
+! takes out again, and the last one that matches decides. --map and --drop are
+applied to BASE. Without a pattern the report says what did not change.
+exit status: 0 frozen tensors are equal bit for bit, 1 one is not, or a trainable
+             one is, 2 something could not be compared, or a pattern matches nothing
 """
 _MANIFEST = """examples:
   ckptaudit manifest write model.py:Net -o net.manifest.json
@@ -154,7 +155,8 @@ def _add(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"{epilog}{status}"
     )
     if formats:
-        parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
+        words = f"{', '.join(formats)}; default: {formats[0]}"
+        parser.add_argument("--format", choices=formats, default=formats[0], metavar="FORMAT", help=words)
     parser.add_argument("--width", type=_width, metavar="N", help="columns; default: the terminal's, at most 100")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: auto")
     parser.add_argument("-v", "--verbose", action="store_true", help="show notes and every row")
@@ -189,9 +191,7 @@ def _add_diff(commands: Any) -> None:
         "--rtol", type=_tolerance, default=0.0, metavar="X", help="let values differ by X of the checkpoint's"
     )
     parser.add_argument("--atol", type=_tolerance, default=0.0, metavar="X", help="let values differ by X")
-    parser.add_argument(
-        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
-    )
+    _add_output(parser)
     _add_limits(parser)
     parser.add_argument(
         "--witness", action="store_true", help="also perform the load, on a throw-away copy, and compare"
@@ -217,9 +217,7 @@ def _add_check(commands: Any) -> None:
         metavar="RULE",
         help="put the present findings of a rule into the baseline; repeatable",
     )
-    parser.add_argument(
-        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
-    )
+    _add_output(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit 0 where a contract is broken")
 
 
@@ -241,12 +239,13 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_scan(commands: Any) -> None:
     summary = "tell which checkpoints may be loaded; nothing in them is executed"
-    parser = _add(commands, "scan", summary, _SCAN, FORMATS, status="")
+    parser = _add(commands, "scan", summary, _SCAN, SCAN_FORMATS, status="")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder to be searched to its ground")
     parser.add_argument("--integrity", action="store_true", help="read every byte: checksums, NaN, unwritten weights")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="pass over such names in folders; repeatable"
     )
+    _add_output(parser)
     _add_limits(parser)
 
 
@@ -284,6 +283,16 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         "--map", dest="rules", action=_Rule, metavar="RULE", help="'FROM -> TO' or FILE.toml, applied first; repeatable"
     )
     parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        *("-o", "--output"),
+        action="append",
+        default=[],
+        metavar="FORMAT=PATH",
+        help="write another format to a file as well; repeatable",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

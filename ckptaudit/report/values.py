@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isnan
 
-from ..compare.cover import cover
 from ..compare.summary import Compared, State, Values
 from ..keys import fold
+from ..mapping.cover import cover
 from ..words import binary_size, plural
 
 _STATES: tuple[State, ...] = ("changed", "close", "equal", "identical")

@@ -13,7 +13,12 @@ from ..words import plural
 from .names import NamedTensor
 from .watch import Member, Moved, Watch
 
-_POWER_ITERATION = ("weight_u", "weight_v", "_u", "_v")
+POWER_ITERATION = ("weight_u", "weight_v", "_u", "_v")
+
+
+def is_observer(named: NamedTensor) -> bool:
+    """Tell an observer of quantization by the type's name, as there are many, in torch and elsewhere."""
+    return any("Observer" in kind or "FakeQuant" in kind for kind in (type(one).__name__ for one in named.modules))
 
 
 def why_moved(name: str, moved: Moved, watch: Watch, difference: Difference | None, *, blamed: bool) -> Cause:
@@ -41,9 +46,9 @@ def _of_buffer(named: NamedTensor, moved: Moved) -> Cause:
             return Cause("statistics", f"{kind} was in train mode, where each forward pass updates its statistics")
         how = "was for a while in train mode, or its statistics were written: update_bn, a broadcast of DDP, a load"
         return Cause("statistics", f"{kind} {how}")
-    if named.attribute in _POWER_ITERATION:
+    if named.attribute in POWER_ITERATION:
         return Cause("power-iteration", "spectral_norm was in train mode, where each forward pass iterates u and v")
-    if any("Observer" in type(module).__name__ or "FakeQuant" in type(module).__name__ for module in named.modules):
+    if is_observer(named):
         return Cause("observer", f"{kind} observes ranges in each forward pass, in train and eval mode")
     if named.kind == "attribute":
         return Cause("attribute", f"it is a plain attribute of {kind}, no buffer: flags and state dicts pass over it")

@@ -25,20 +25,38 @@ def select(model: nn.Module | Mapping[str, NamedTensor], patterns: Patterns, *, 
     Raises UsageError for a pattern that cannot be read or that matches no tensor.
     """
     tensors = model if isinstance(model, Mapping) else named_tensors(model)
+    selection, unmatched = select_leniently(tensors, patterns, role=role)
+    if unmatched:
+        raise unmatched[0]
+    return selection
+
+
+def select_leniently(
+    tensors: Mapping[str, NamedTensor], patterns: Patterns, *, role: str = ""
+) -> tuple[Selection, list[UsageError]]:
+    """Return what ``select`` does, and one error for each pattern that matches nothing, instead of raising it."""
     parsed = [_parse(pattern) for pattern in _listed(patterns, role)]
     if not parsed:
-        return Selection({})
-    first = parsed[0]
+        return Selection({}), []
+    first, unmatched = parsed[0], []
     found: dict[str, Rows | None] = dict.fromkeys(tensors) if isinstance(first, Pattern) and first.excludes else {}
     for pattern in parsed:
         hits = [named for named in tensors.values() if _means(pattern, named)]
         if not hits:
-            raise matches_nothing(_text(pattern), tensors)
+            unmatched.append(matches_nothing(_text(pattern), tensors))
         for named in hits:
             written = pattern if isinstance(pattern, Pattern) else None
             shape = tuple(named.tensor.shape) if written is not None and written.kind == "rows" else ()  # or it is lazy
             apply(written, named.name, shape, found)
-    return Selection({name: found[name] for name in tensors if name in found}, ", ".join(map(_text, parsed)))
+    chosen = {name: found[name] for name in tensors if name in found}
+    return Selection(chosen, ", ".join(map(_text, parsed))), unmatched
+
+
+def rest(tensors: Mapping[str, NamedTensor], frozen: Selection) -> Selection:
+    """Return the parameters that are not frozen under any name, nor in part."""
+    taken = {id(tensors[name].tensor) for name in frozen}
+    names = [n for n, named in tensors.items() if named.kind == "parameter" and id(named.tensor) not in taken]
+    return Selection(dict.fromkeys(names))
 
 
 def claims(tensors: Mapping[str, NamedTensor], selections: Mapping[str, Selection]) -> None:
