@@ -38,8 +38,8 @@ class NewFile:
         self._target = os.path.realpath(path)
         folder, name = os.path.split(self._target)
         self._folder = folder or "."
-        self._prefix = f".{os.fsdecode(os.fsencode(name)[-_LONGEST:])}."
-        self.temporary = os.path.join(self._folder, f"{self._prefix}{os.urandom(4).hex()}{_SUFFIX}")
+        self._kept = os.fsdecode(os.fsencode(name)[-_LONGEST:])
+        self.temporary = os.path.join(self._folder, f".{self._kept}.{os.urandom(4).hex()}{_SUFFIX}")
         self._size = size
         self._buffer = memoryview(bytearray(min(BUFFER, max(size, 1))))
         self._held = 0
@@ -58,7 +58,7 @@ class NewFile:
                 raise UsageError(self.path, "is not a regular file and is not replaced by one", "name another file")
             if os.access(self._folder, os.W_OK) and not os.access(self._target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        _sweep(self._folder, self._prefix)
+        sweep(self._folder, self._kept.__eq__)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         self._fd = os.open(self.temporary, flags, 0o666)
         try:
@@ -180,11 +180,11 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def _sweep(folder: str, prefix: str) -> None:
-    """Remove what earlier writes of the same name left behind when they were killed; living ones hold a lock."""
+def sweep(folder: str, is_ours: Callable[[str], bool]) -> None:
+    """Remove what earlier writes of such names left behind when they were killed; living ones hold a lock."""
     for name in os.listdir(folder):
-        middle = name.removeprefix(prefix).removesuffix(_SUFFIX)
-        if not (name.startswith(prefix) and name.endswith(_SUFFIX) and len(middle) == 8):
+        kept, _, random = name.removesuffix(_SUFFIX)[1:].rpartition(".")
+        if not (name.startswith(".") and name.endswith(_SUFFIX) and len(random) == 8 and is_ours(kept)):
             continue
         path = os.path.join(folder, name)
         with contextlib.suppress(OSError):

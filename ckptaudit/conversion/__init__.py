@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..formats import DEFAULT_LIMITS, Limits, open_checkpoint
 from ..formats.base import Checkpoint
-from ..newfile import NewFile, remove
+from ..newfile import NewFile, remove, sweep
 from ..records import dataclass, field, replace
 from .assembly import Assembled, assemble
 from .plan import make_plan
@@ -206,6 +206,8 @@ def _execute(target: Target, checkpoint: Checkpoint, outputs: Iterable[Output], 
     """Write every file beside its name, verify it there, and move them into place, the last one last."""
     inputs = {source.identity for source in sources_of(checkpoint)}
     old = target.old_shards() if target.shard_size else []
+    if target.shard_size:
+        sweep(os.path.dirname(os.path.realpath(target.path)), target.is_shard)
     with ExitStack() as stack:
         files = []
         for output in outputs:

@@ -46,10 +46,13 @@ class Target:
             listed = set(json.loads(read_text(self.path))["weight_map"].values())
         except (UsageError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return []
-        stem = re.escape(os.path.basename(self.path).removesuffix(INDEX).removesuffix(_SAFETENSORS))
-        pattern = re.compile(rf"{stem}(\.\d+)?-\d{{5}}-of-\d{{5}}\.safetensors")
-        names = sorted(name for name in listed if isinstance(name, str) and pattern.fullmatch(name))
+        names = sorted(name for name in listed if isinstance(name, str) and self.is_shard(name))
         return [os.path.join(os.path.dirname(self.path), name) for name in names]
+
+    def is_shard(self, name: str) -> bool:
+        """Tell whether a name is one that ``shard_names`` may give, for any count."""
+        stem = re.escape(os.path.basename(self.path).removesuffix(INDEX).removesuffix(_SAFETENSORS))
+        return re.fullmatch(rf"{stem}(\.\d+)?-\d{{5}}-of-\d{{5}}\.safetensors", name) is not None
 
 
 def target_of(destination: str, shard_size: int | str | None) -> Target:

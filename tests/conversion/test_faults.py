@@ -107,7 +107,21 @@ def test_a_kill_at_any_moment_leaves_the_old_target_or_the_new_one(kind, there):
     assert Path("new.pth").read_bytes() == source
     convert("new.pth", target, **options)  # and the next one cleans up
     assert is_one_of(state_of(target), NEW)
-    assert not list(Path().glob(".*.tmp"))
+    assert [path.name for path in Path().glob(".*.tmp")] == []
+
+
+def test_shards_that_a_kill_left_half_published_do_not_keep_their_rest():
+    """Killed between two renames: some shards have their names, and the next set takes others."""
+    torch.save(NEW, "new.pth")
+    target, options = TARGETS["shards"]
+    count = len(set(convert("new.pth", target, **options).files)) - 1
+    done, rest = (f"x-{number:05d}-of-{count:05d}.safetensors" for number in (1, 2))
+    Path(target).unlink()
+    Path(rest).rename(f".{rest}.0badcafe.tmp")
+    Path(".y-00002-of-00002.safetensors.0badcafe.tmp").touch()  # somebody else's
+    convert("new.pth", target, **options)
+    assert Path(done).exists()
+    assert [str(path) for path in Path().glob(".*.tmp")] == [".y-00002-of-00002.safetensors.0badcafe.tmp"]
 
 
 @contextlib.contextmanager
@@ -190,7 +204,7 @@ def test_a_source_that_changes_meanwhile_is_refused(kind, how):
         convert("new.pth", target, progress=change, verify=False, **options)
     assert caught.value.subject == "new.pth"
     assert is_one_of(state_of(target), OLD)
-    assert not list(Path().glob(".*.tmp"))
+    assert [path.name for path in Path().glob(".*.tmp")] == []
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -207,7 +221,7 @@ def test_an_interrupt_leaves_the_old_target(kind):
     with pytest.raises(KeyboardInterrupt):
         convert("new.pth", target, progress=interrupt, **options)
     assert is_one_of(state_of(target), OLD)
-    assert not list(Path().glob(".*.tmp"))
+    assert [path.name for path in Path().glob(".*.tmp")] == []
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -232,7 +246,7 @@ def test_what_reads_back_differently_is_not_published(kind, monkeypatch):
         convert("new.pth", target, **options)
     assert "the disk or the memory of this machine is at fault" in caught.value.hint
     assert is_one_of(state_of(target), OLD)
-    assert not list(Path().glob(".*.tmp"))
+    assert [path.name for path in Path().glob(".*.tmp")] == []
 
 
 def test_a_header_that_the_library_refuses_is_not_published(monkeypatch):
