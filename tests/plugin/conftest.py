@@ -8,9 +8,20 @@ import pytest
 
 PLUGIN = "ckptaudit.pytest_plugin"
 INSTALLED = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
-LOADED = () if INSTALLED else ("-p", PLUGIN)
+# Other plugins take their time to start, hypothesis a second.
+OTHERS = ("cacheprovider", "hypothesispytest", "benchmark", "anyio")
+LOADED = (*(() if INSTALLED else ("-p", PLUGIN)), *(word for name in OTHERS for word in ("-p", f"no:{name}")))
 
+# What stands for a model in most tests: its description, for which torch need not be imported.
 MODELS = """
+from ckptaudit import Manifest, TensorSpec
+
+def Net(classes=10, seen=False):
+    shapes = {"fc.weight": (classes, 4), "fc.bias": (classes,)}
+    tensors = {key: TensorSpec(shape, "float32", kind="parameter") for key, shape in shapes.items()}
+    return Manifest(tensors, non_persistent={"seen": TensorSpec((4,), "float32", kind="buffer")} if seen else {})
+"""
+NETWORKS = """
 from torch import nn
 
 class Net(nn.Module):
@@ -27,17 +38,30 @@ def arguments(request):
 
 
 @pytest.fixture
-def run(pytester, arguments, monkeypatch):
-    """Return what runs pytest, in a process of its own, on the project in the current folder."""
+def project(pytester, monkeypatch):
+    """Write what every project here has."""
     monkeypatch.setenv("COLUMNS", "104")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    pytester.makepyfile(models=MODELS)
+    pytester.makepyfile(models=MODELS, networks=NETWORKS)
     pytester.makefile(".toml", pyproject="[tool.pytest.ini_options]\nfilterwarnings = ['error']\n")
 
-    def call(*more):
-        return pytester.runpytest_subprocess(*LOADED, "-p", "no:cacheprovider", *arguments, *more)
 
-    return call
+@pytest.fixture
+def run(pytester, arguments, project):
+    """Return what runs pytest on the project in the current folder, once in each way."""
+    return lambda *more: pytester.runpytest_inprocess(*LOADED, *arguments, *more)
+
+
+@pytest.fixture
+def run_plainly(pytester, project):
+    """Return the same for what is not a matter of workers."""
+    return lambda *more: pytester.runpytest_inprocess(*LOADED, *more)
+
+
+@pytest.fixture
+def run_apart(pytester, project):
+    """Return the same in a process of its own: torch can be imported into a process but once."""
+    return lambda *more: pytester.runpytest_subprocess(*LOADED, *more)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ TESTS = """
 
 
 @pytest.fixture(autouse=True)
-def project(pytester, manifest):
+def versions(pytester, manifest):
     manifest("net.json"), manifest("v1.json"), manifest("v2.json", 7)
     pytester.makepyfile(test_net=TESTS)
 
