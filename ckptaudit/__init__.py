@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
+    from .frozen import compare_frozen
     from .keys import KeyPattern
     from .loading.atomic import load
     from .loading.result import LoadError, LoadResult
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .training.audit import FreezeAudit, audit_training
     from .training.freezing import freeze
     from .training.groups import param_groups
+    from .training.lint import lint_training
 
 __version__ = "0.1.0"
 
@@ -42,9 +44,11 @@ _HOMES = {
     "UsageError": "errors",
     "audit_training": "training.audit",
     "check": "checking",
+    "compare_frozen": "frozen",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
+    "lint_training": "training.lint",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
     "param_groups": "training.groups",
@@ -70,9 +74,11 @@ __all__ = [
     "UsageError",
     "audit_training",
     "check",
+    "compare_frozen",
     "convert",
     "diff",
     "freeze",
+    "lint_training",
     "load",
     "open_checkpoint",
     "param_groups",

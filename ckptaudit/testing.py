@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .audit import compare, diff, parse_contract
+from .frozen import compare_frozen
 from .manifest import Manifest
 from .policy import Graded, Report, verdict_of
 from .records import replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from .mapping.mapping import KeyMapping
+    from .policy import Report
     from .training.audit import FreezeAudit
     from .training.membership import Misfit
     from .training.select import Patterns
@@ -51,8 +53,7 @@ def assert_loads(
     """Assert that a checkpoint keeps the contract with a model, as ``ckptaudit.diff`` sees it. Nothing is loaded."""
     __tracebackhide__ = True
     report = diff(model, checkpoint, contract=contract, mapping=mapping)
-    if not report.ok:
-        raise AuditAssertionError(report, command=diff_command(model, checkpoint, contract, mapping))
+    _kept(report, diff_command(model, checkpoint, contract, mapping))
 
 
 def assert_manifest(
@@ -65,8 +66,7 @@ def assert_manifest(
     """
     __tracebackhide__ = True
     report = manifest_report(model, manifest, frozen=frozen, contract=contract)
-    if not report.ok:
-        raise AuditAssertionError(report, command=diff_command(model, manifest, contract, None))
+    _kept(report, diff_command(model, manifest, contract, None))
 
 
 def manifest_report(
@@ -135,6 +135,39 @@ def assert_frozen(
     return audit
 
 
+def assert_frozen_between(
+    base: Any,
+    tuned: Any,
+    patterns: str | Iterable[str],
+    *,
+    trainable: str | Iterable[str] | None = None,
+    mapping: Any = None,
+) -> Report:
+    """Assert that a run left what ``patterns`` select as it was, from the checkpoints of before and after.
+
+    Everything is as in ``ckptaudit.compare_frozen``, whose report is returned.
+    """
+    __tracebackhide__ = True
+    return _kept(compare_frozen(base, tuned, patterns, trainable=trainable, mapping=mapping))
+
+
+def assert_same_values(first: Any, second: Any, *, rtol: float = 0.0, atol: float = 0.0, mapping: Any = None) -> Report:
+    """Assert that two checkpoints, state dicts or live models have the same keys, and values equal bit for bit.
+
+    With a tolerance ``|first - second| <= atol + rtol * |second|`` is enough. ``mapping`` gives the keys of ``second``
+    the names of ``first``. Returns the report of ``ckptaudit.diff(values=True)``.
+    """
+    __tracebackhide__ = True
+    return _kept(diff(first, second, mapping=mapping, values=True, rtol=rtol, atol=atol))
+
+
+def _kept(report: Report, command: str = "") -> Report:
+    __tracebackhide__ = True
+    if not report.ok:
+        raise AuditAssertionError(report, command=command)
+    return report
+
+
 def assert_trained(
     model: nn.Module, patterns: Patterns, step: Callable[[], object], *, steps: int = 3, **options: Any
 ) -> FreezeAudit:
@@ -177,6 +210,28 @@ def assert_param_groups(
     from .training.membership import misgrouped
 
     _fail_with(misgrouped(model, optimizer, groups), "the parameter groups are not as expected")
+
+
+def assert_training_setup(
+    model: nn.Module,
+    optimizers: Optimizer | Iterable[Optimizer],
+    *,
+    frozen: Patterns,
+    trainable: Patterns | None = None,
+    **options: Any,
+) -> Report:
+    """Assert that ``ckptaudit.lint_training`` has nothing to warn of; nothing is run. Returns the report.
+
+    ``options`` are those of ``lint_training`` (``schedulers``, ``averaged``). Notes do not fail; warnings do, with
+    ``trainable`` or without: a setup that is right has none.
+    """
+    __tracebackhide__ = True
+    from .training.lint import lint_training
+
+    report = lint_training(model, optimizers, frozen=frozen, trainable=trainable, **options)
+    if any(graded.level != "note" for graded in report.findings):
+        raise AssertionError(f"\n{report.text(_WIDTH)}")
+    return report
 
 
 def assert_optimizer_covers(model: nn.Module, *optimizers: Optimizer) -> None:

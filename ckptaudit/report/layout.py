@@ -26,7 +26,7 @@ def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
     return [(str(pattern), *values, f"{pattern.count:,}") for values, keys in groups.items() for pattern in fold(keys)]
 
 
-_NO_KEYS = (("rule",), ("accept",), ("finding",), ("target",))
+_NO_KEYS = (("rule",), ("accept",), ("finding",), ("target",), ("pattern",))
 
 
 def folded_keys(finding: Finding) -> list[str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 import pytest
 
+# Within one process, what the runs use has to be there before them: classes that are imported anew are others.
+import ckptaudit.pytest_session
+import ckptaudit.report.table  # noqa: F401
+
 PLUGIN = "ckptaudit.pytest_plugin"
-INSTALLED = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
-# Other plugins take their time to start, hypothesis a second.
-OTHERS = ("cacheprovider", "hypothesispytest", "benchmark", "anyio")
-LOADED = (*(() if INSTALLED else ("-p", PLUGIN)), *(word for name in OTHERS for word in ("-p", f"no:{name}")))
+LOADED = ("-p", PLUGIN, "-p", "no:cacheprovider")
 
 # What stands for a model in most tests: its description, for which torch need not be imported.
 MODELS = """
@@ -32,7 +31,7 @@ class Net(nn.Module):
 """
 
 
-@pytest.fixture(params=[(), ("-n0",), ("-n2",)], ids=["plain", "n0", "n2"])
+@pytest.fixture(params=[(), ("-p", "xdist", "-n0"), ("-p", "xdist", "-n2")], ids=["plain", "n0", "n2"])
 def arguments(request):
     return request.param
 
@@ -42,6 +41,7 @@ def project(pytester, monkeypatch):
     """Write what every project here has."""
     monkeypatch.setenv("COLUMNS", "104")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # those of others take most of the time
     pytester.makepyfile(models=MODELS, networks=NETWORKS)
     pytester.makefile(".toml", pyproject="[tool.pytest.ini_options]\nfilterwarnings = ['error']\n")
 

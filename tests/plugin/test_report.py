@@ -46,6 +46,12 @@ def test_others(run, pytester, form):
     assert "3 checks: 2 kept, 1 broken" in text
 
 
+@pytest.mark.parametrize("form", ["github", "junit", "markdown", "sarif"])
+def test_those_of_other_tools(run_plainly, pytester, form):
+    run_plainly("--ckptaudit-report", f"{form}=found.txt").assert_outcomes(passed=2, failed=1)
+    assert "CKPT201" in (pytester.path / "found.txt").read_text()
+
+
 @pytest.mark.parametrize("value", ["json", "xml=x", "json="])
 def test_another_form_is_refused_before_a_test_runs(run, pytester, value):
     result = run("--ckptaudit-report", value)
