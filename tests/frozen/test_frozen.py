@@ -233,6 +233,7 @@ def test_state_dicts_inside_of_files_and_live_models(base, tuned, tmp_path):
     assert compare_frozen(inside[0], model, "backbone.*", trainable="fc").ok
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_every_format_is_compared_with_every_other(base, tuned, tmp_path):
     torch.save(tuned, tmp_path / "tuned.pth")
     torch.save(base, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
