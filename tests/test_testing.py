@@ -169,6 +169,46 @@ def test_importing_it_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+class TestManifests:
+    @pytest.fixture(autouse=True)
+    def file(self, tmp_path, model, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        ckptaudit.Manifest.of(model).save("net.json")
+
+    def test_the_same_model(self, model):
+        testing.assert_manifest(model, "net.json")
+        testing.assert_manifest("net.json", "net.json", frozen=True)
+
+    def test_a_compatible_change_is_none_for_a_frozen_one(self, model):
+        model.register_buffer("seen", torch.zeros(2), persistent=False)
+        text = message(testing.assert_manifest, model, "net.json")
+        assert "error[CKPT904] manifest-outdated" in text
+        assert "(2,) float32 buffer persistent=False" in text
+        testing.assert_manifest(model, "net.json", frozen=True)
+
+    def test_an_incompatible_change(self, model):
+        model.fc = nn.Linear(4, 3)
+        for frozen in (False, True):
+            text = message(testing.assert_manifest, model, "net.json", frozen=frozen)
+            assert "error[CKPT201] shape-mismatch" in text
+            assert "CKPT904" not in text
+
+    def test_paths_can_be_reproduced(self, model):
+        model.fc = nn.Linear(4, 3)
+        ckptaudit.Manifest.of(model).save("new.json")
+        text = message(testing.assert_loads, "new.json", "net.json", contract="exact", mapping=["a.* -> b.*"])
+        assert text.endswith("\nreproduce: ckptaudit diff new.json net.json --contract exact --map 'a.* -> b.*'\n")
+        text = message(testing.assert_manifest, "new.json", "net.json")
+        assert text.endswith("\nreproduce: ckptaudit diff new.json net.json\n")
+        assert "reproduce" not in message(testing.assert_loads, model, "net.json")
+
+    def test_the_report_is_at_hand(self, model):
+        model.fc = nn.Linear(4, 3)
+        with pytest.raises(testing.AuditAssertionError) as caught:
+            testing.assert_loads(model, "net.json")
+        assert caught.value.report.exit_status == 1
+
+
 def test_assert_frozen_between_two_files(tmp_path):
     base = {"backbone.weight": torch.ones(3), "fc.weight": torch.ones(2)}
     tuned = {**base, "fc.weight": torch.zeros(2)}

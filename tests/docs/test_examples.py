@@ -333,3 +333,55 @@ def test_the_keys_of_the_reference_are_those_of_the_code(title, place):
     with pytest.raises(ckptaudit.UsageError) as error:
         parse_config(f"{header}\nnonsense = 1\n", "pyproject.toml")
     assert documented == set(error.value.hint.removeprefix("the keys are ").split(", "))
+
+
+# The pytest plugin -----------------------------------------------------------------------------------------
+
+
+def test_the_plugin_of_the_guide_is_that_of_the_code():
+    from ckptaudit import pytest_plugin, testing
+
+    class Options:
+        def __init__(self):
+            self.found = {}
+
+        def getgroup(self, *_):
+            return self
+
+        def addoption(self, name, **more):
+            self.found[name] = more
+
+    options = Options()
+    pytest_plugin.pytest_addoption(options)
+    documented = {
+        ticked(cells[0])[0].partition(" ")[0]: cells[1]
+        for cells in rows(section(DOCS / "guide" / "pytest.md", "Settings"))
+    }
+    assert set(documented) == set(options.found)
+    for name, more in options.found.items():
+        assert all(f"`{choice}`" in documented[name] for choice in more.get("choices", ())), name
+    text = section(DOCS / "guide" / "pytest.md", "The other assertions")
+    assert set(re.findall(r"`(assert_\w+)`", text)) == {name for name in dir(testing) if name.startswith("assert_")}
+
+
+def test_the_tests_of_the_guide_pass(pytester, monkeypatch):
+    """The python blocks of the guide in one file, with a model and a checkpoint in place of the reader's own."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    code = [
+        line for block in blocks(DOCS / "guide" / "pytest.md") if block.language == "python" for line in block.lines
+    ]
+    manifest = str(ROOT / "fixtures" / "project" / "net.manifest.json")
+    stand_in = ["def build_model():", f"    return {manifest!r}", "", ""]
+    text = "\n".join([*stand_in, *code]).replace('"weights/v1.safetensors"', repr(manifest))
+    pytester.makepyfile(test_guide=text)
+    loaded = [] if installed() else ["-p", "ckptaudit.pytest_plugin"]
+    arguments = [*loaded, "-p", "no:cacheprovider", "-W", "error"]
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=2, failed=2)
+    pytester.runpytest_subprocess(*arguments, "--ckptaudit-update").assert_outcomes(passed=4)
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=4)
+
+
+def installed():
+    from importlib.metadata import entry_points
+
+    return any(point.value == "ckptaudit.pytest_plugin" for point in entry_points(group="pytest11"))

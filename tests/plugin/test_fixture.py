@@ -10,7 +10,7 @@ import sys
 from ckptaudit import testing
 
 
-def test_a_checkpoint_that_loads_and_one_that_does_not(run, manifest, pytester):
+def test_a_checkpoint_that_loads_and_one_that_does_not(run_plainly, manifest, pytester):
     manifest("net.json"), manifest("v1.json"), manifest("v2.json", 7)
     pytester.makepyfile("""
         import pytest
@@ -19,7 +19,7 @@ def test_a_checkpoint_that_loads_and_one_that_does_not(run, manifest, pytester):
         def test_loads(ckptaudit, version):
             ckptaudit.assert_loads("net.json", f"{version}.json")
     """)
-    result = run()
+    result = run_plainly()
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines([
         "E *  checkpoint  v2.json*",
@@ -31,15 +31,15 @@ def test_a_checkpoint_that_loads_and_one_that_does_not(run, manifest, pytester):
     assert "testing.py" not in result.stdout.str()
 
 
-def test_a_live_model_is_reproduced_from_its_manifest(run, manifest, pytester):
+def test_a_live_model_is_reproduced_from_its_manifest(run_apart, manifest, pytester):
     manifest("v2.json", 7)
     pytester.makepyfile("""
-        from models import Net
+        from networks import Net
 
         def test_loads(ckptaudit):
             ckptaudit.assert_loads(Net(), "v2.json", contract="partial", mapping=["module.* -> *"])
     """)
-    result = run()
+    result = run_apart()
     result.assert_outcomes(failed=1)
     (command,) = re.findall(r"reproduce: ckptaudit (diff .*)", result.stdout.str())
     assert command.endswith("--contract partial --map 'module.* -> *'")
@@ -50,7 +50,7 @@ def test_a_live_model_is_reproduced_from_its_manifest(run, manifest, pytester):
     assert "error[CKPT201] shape-mismatch" in again.stdout
 
 
-def test_it_has_every_assertion(run, pytester):
+def test_it_has_every_assertion(run_apart, pytester):
     names = [name for name in dir(testing) if name.startswith("assert_")]
     assert "assert_frozen" in names
     pytester.makepyfile(f"""
@@ -63,10 +63,10 @@ def test_it_has_every_assertion(run, pytester):
             with pytest.raises(AttributeError, match="has no 'diff'"):
                 ckptaudit.diff
     """)
-    run().assert_outcomes(passed=1)
+    run_apart().assert_outcomes(passed=1)
 
 
-def test_the_configuration_is_read_as_the_command_reads_it(run, manifest, pytester):
+def test_the_configuration_is_read_as_the_command_reads_it(run_plainly, manifest, pytester):
     manifest("net.json"), manifest("v1.json", fc__extra=(1,))
     pytester.makefile(".toml", ckptaudit="""
         contract = "partial"
@@ -88,24 +88,24 @@ def test_the_configuration_is_read_as_the_command_reads_it(run, manifest, pytest
         def test_the_accept(ckptaudit):
             ckptaudit.assert_loads("net.json", "v2.json")
     """)
-    run().assert_outcomes(passed=2)
+    run_plainly().assert_outcomes(passed=2)
 
 
-def test_a_fault_in_the_configuration_is_a_sentence(run, manifest, pytester):
+def test_a_fault_in_the_configuration_is_a_sentence(run_plainly, manifest, pytester):
     manifest("net.json")
     pytester.makefile(".toml", ckptaudit='contrakt = "strict"\n')
     pytester.makepyfile("def test_it(ckptaudit):\n    ckptaudit.assert_loads('net.json', 'net.json')\n")
-    result = run()
+    result = run_plainly()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         ["*UsageError: ckptaudit: ckptaudit.toml:1: has the unknown key 'contrakt'*did you mean 'contract'*"]
     )
 
 
-def test_training_is_audited(run, pytester):
+def test_training_is_audited(run_apart, pytester):
     pytester.makepyfile("""
         import torch
-        from models import Net
+        from networks import Net
 
         def test_frozen(ckptaudit):
             torch.manual_seed(0)
@@ -120,13 +120,13 @@ def test_training_is_audited(run, pytester):
             ckptaudit.assert_frozen(net, "norm", step)
             ckptaudit.assert_frozen(net, "fc", step)
     """)
-    result = run("--ckptaudit-report", "concise=found.txt")
+    result = run_apart("--ckptaudit-report", "concise=found.txt")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E *CKPT801*"])
     assert (pytester.path / "found.txt").read_text().count("CKPT801") == 1
 
 
-def test_two_manifests_that_differ_are_explained(run, pytester, manifest):
+def test_two_manifests_that_differ_are_explained(run_plainly, pytester, manifest):
     manifest("a.json"), manifest("b.json", 7)
     pytester.makepyfile("""
         from ckptaudit import Manifest
@@ -137,6 +137,6 @@ def test_two_manifests_that_differ_are_explained(run, pytester, manifest):
         def test_other_values():
             assert {"a": 1} == {"a": 2}
     """)
-    result = run()
+    result = run_plainly()
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["E *the manifests differ", "E *what *left *right", "E *fc.weight *(10, 4) *(7, 4)"])

@@ -22,13 +22,13 @@ TEST = """
         ('@pytest.mark.ckptaudit(accept=[("shape-mismatch", "fc.bias", "a new head")])', False),
     ],
 )
-def test_what_it_holds(run, pytester, manifest, marker, passes):
+def test_what_it_holds(run_plainly, pytester, manifest, marker, passes):
     manifest("net.json"), manifest("v1.json", 7)
     pytester.makepyfile(TEST.format(marker))
-    run("--strict-markers").assert_outcomes(passed=int(passes), failed=int(not passes))
+    run_plainly("--strict-markers").assert_outcomes(passed=int(passes), failed=int(not passes))
 
 
-def test_the_nearest_marker_decides(run, pytester, manifest):
+def test_the_nearest_marker_decides(run_plainly, pytester, manifest):
     manifest("net.json"), manifest("v1.json", 7)
     pytester.makepyfile("""
         import pytest
@@ -43,7 +43,7 @@ def test_the_nearest_marker_decides(run, pytester, manifest):
             with pytest.raises(AssertionError):
                 ckptaudit.assert_loads("net.json", "v1.json")
     """)
-    run().assert_outcomes(passed=2)
+    run_plainly().assert_outcomes(passed=2)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_the_nearest_marker_decides(run, pytester, manifest):
         ('@pytest.mark.ckptaudit(accept=[("CKPT2", "*", "r")])', "CKPT2: is no rule"),
     ],
 )
-def test_a_faulty_marker_is_a_sentence(run, pytester, manifest, marker, reason):
+def test_a_faulty_marker_is_a_sentence(run_plainly, pytester, manifest, marker, reason):
     manifest("net.json")
     pytester.makepyfile(TEST.format(marker))
-    result = run()
+    result = run_plainly()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"*UsageError: ckptaudit: *{reason}".replace("[", "[[]")])
 
 
-def test_it_is_shown(run):
-    run("--markers").stdout.fnmatch_lines(["@pytest.mark.ckptaudit(contract=None, accept=()): *"])
+def test_it_is_shown(run_plainly):
+    run_plainly("--markers").stdout.fnmatch_lines(["@pytest.mark.ckptaudit(contract=None, accept=()): *"])

@@ -20,7 +20,7 @@ TESTS = """
 
 
 @pytest.fixture(autouse=True)
-def project(pytester, manifest):
+def versions(pytester, manifest):
     manifest("net.json"), manifest("v1.json"), manifest("v2.json", 7)
     pytester.makepyfile(test_net=TESTS)
 
@@ -44,6 +44,12 @@ def test_others(run, pytester, form):
     text = (pytester.path / "found.txt").read_text()
     assert "CKPT201" in text
     assert "3 checks: 2 kept, 1 broken" in text
+
+
+@pytest.mark.parametrize("form", ["github", "junit", "markdown", "sarif"])
+def test_those_of_other_tools(run_plainly, pytester, form):
+    run_plainly("--ckptaudit-report", f"{form}=found.txt").assert_outcomes(passed=2, failed=1)
+    assert "CKPT201" in (pytester.path / "found.txt").read_text()
 
 
 @pytest.mark.parametrize("value", ["json", "xml=x", "json="])

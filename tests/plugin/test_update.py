@@ -62,13 +62,11 @@ def test_a_compatible_change_is_a_change(run, pytester):
         from models import Net
 
         def test_layout(ckptaudit):
-            net = Net()
-            net.register_buffer("seen", net.fc.bias.data.clone(), persistent={})
-            ckptaudit.assert_manifest(net)
+            ckptaudit.assert_manifest(Net({}))
     """
-    pytester.makepyfile(test_net=test.format("False").replace("net.reg", "0 and net.reg"))
+    pytester.makepyfile(test_net=test.format(""))
     run("--ckptaudit-update").assert_outcomes(passed=1)
-    pytester.makepyfile(test_net=test.format("False"))
+    pytester.makepyfile(test_net=test.format("seen=True"))
     result = run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E *error[[]CKPT904[]] manifest-outdated*", "E *seen *- *persistent=False*"])
@@ -98,14 +96,21 @@ def test_what_is_frozen_has_to_load_and_not_to_be_equal(run, pytester):
         from models import Net
 
         def test_layout(ckptaudit):
-            net = Net()
-            net.register_buffer("seen", net.fc.bias.data.clone(), persistent=False)
-            ckptaudit.assert_manifest(net, frozen="v1")
+            ckptaudit.assert_manifest(Net({}), frozen="v1")
     """
-    pytester.makepyfile(test_net=test.replace("net.reg", "0 and net.reg"))
+    pytester.makepyfile(test_net=test.format(""))
     run("--ckptaudit-update").assert_outcomes(passed=1)
-    pytester.makepyfile(test_net=test)
+    pytester.makepyfile(test_net=test.format("seen=True"))
     run().assert_outcomes(passed=1)
+
+
+def test_a_live_model(run_apart, pytester):
+    pytester.makepyfile(test_net=TEST.format("").replace("models", "networks"))
+    run_apart("--ckptaudit-update").assert_outcomes(passed=1)
+    pytester.makepyfile(test_net=TEST.format("7").replace("models", "networks"))
+    result = run_apart()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *fc.weight *(10, 4) *(7, 4)*"])
 
 
 def test_every_call_and_every_parameter_has_its_own_file(run, pytester):
