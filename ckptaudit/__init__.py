@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
+    from .frozen import compare_frozen
     from .keys import KeyPattern
     from .loading.atomic import load
     from .loading.result import LoadError, LoadResult
@@ -43,6 +44,7 @@ _HOMES = {
     "UsageError": "errors",
     "audit_training": "training.audit",
     "check": "checking",
+    "compare_frozen": "frozen",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
@@ -72,6 +74,7 @@ __all__ = [
     "UsageError",
     "audit_training",
     "check",
+    "compare_frozen",
     "convert",
     "diff",
     "freeze",

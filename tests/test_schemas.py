@@ -52,6 +52,11 @@ REPORTS = {
     "models": ["torchvision.models:resnet18", ARTICLE, "--contract", "exact"],
     "witness": [ROOT / "fixtures/rules/CKPT906/fires" / n for n in ("model.py", "checkpoint.safetensors")]
     + ["--witness"],
+    "values": [
+        *(ROOT / "fixtures/rules/CKPT305/fires" / f"{n}.safetensors" for n in ("model", "checkpoint")),
+        "--values",
+    ],
+    "no values": [RESNET50 / "model.manifest.json", RESNET50 / "dataparallel.pth", "--values", "--rtol", "1e-3"],
     "unchecked": [ARTICLE, "missing.pth"],
     "refused": [ARTICLE, "strange.pth"],
     "odd keys": [ARTICLE, "keys.pth"],
@@ -64,6 +69,17 @@ def folder(tmp_path, monkeypatch):
     Path("strange.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     odd = {"ключ.weight": 1, "quote\"'": 2, "back\\slash": 3, "tab\there": 4, "{1..4}": 5, "*": 6, "a b": 7}
     torch.save({key: torch.zeros(size) for key, size in odd.items() if key.isprintable()}, "keys.pth")
+
+
+FROZEN = ROOT / "fixtures" / "rules" / "CKPT804"
+
+
+@pytest.mark.parametrize("arguments", [[], ["backbone.*"], ["bakbone.*", "--trainable", "fc.*"]], ids=str)
+def test_reports_of_frozen_follow_the_schema(arguments, capsys):
+    files = [FROZEN / "fires" / f"{name}.safetensors" for name in ("base", "checkpoint")]
+    text = printed(capsys, "frozen", *files, *arguments, "--format", "json")
+    validate(json.loads(text), "report")
+    assert text == printed(capsys, "frozen", *files, *arguments, "--format", "json")
 
 
 def printed(capsys, *arguments):

@@ -64,6 +64,8 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
         request = json.loads(line)
         if "really_load" in request:
             answer(_really_load(built, *request["really_load"]))
+        elif "places" in request:
+            answer(_places(built, request["places"]))
         else:
             answer(_try_load(built.module, request))
 
@@ -124,6 +126,10 @@ def _really_load(built: Any, path: str, limits: dict[str, int], mappings: list[l
         return {"undecided": f"the model cannot be built on the CPU: {first_line(error)}"}
     testimony = LiveModel(module).really_load(path, Limits(**limits), mappings)
     return {"undecided": testimony} if isinstance(testimony, str) else {"testimony": testimony.to_json()}
+
+
+def _places(built: Any, keys: list[str]) -> dict[str, Any]:
+    return {"places": {key: place.to_json() for key, place in built.places(keys).items()}}
 
 
 def _error(error: Any) -> dict[str, Any]:

@@ -2,28 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..policy import CheckReport, Report
+from ..records import dataclass
+from ..scanning import ScanReport
 
-FORMATS = ("table", "concise", "json")
+One = Report | CheckReport | ScanReport
 
 
-def render(report: Report | CheckReport, form: str, width: int = 100, verbose: bool = False) -> str:
-    """Return ``report`` in the format named ``form``, lines ended by newlines.
+@dataclass(frozen=True)
+class Layout:
+    """What a format may want to know of its surroundings.
 
-    ``width`` (columns) and ``verbose`` (notes, all rows) matter to the table alone.
+    ``width`` (columns) and ``verbose`` (notes, all rows) matter to the table alone. Formats that other tools read have
+    the paths below the folder ``root`` relative to it.
     """
-    if form == "json":
-        from .json import render_json
 
-        return render_json(report.to_json())
-    if form == "concise":
-        from .concise import render_check_concise, render_concise
+    width: int = 100
+    verbose: bool = False
+    root: str = "."
 
-        return render_check_concise(report) if isinstance(report, CheckReport) else render_concise(report)
+
+def _table(report: One, layout: Layout) -> str:
     if isinstance(report, CheckReport):
         from .check import render_check
 
-        return render_check(report, width, verbose)
+        return render_check(report, layout.width, layout.verbose)
+    if isinstance(report, ScanReport):
+        from .scan import render_scan
+
+        return render_scan(report, layout.width, layout.verbose)
     from .table import render_table
 
-    return render_table(report, width, verbose)
+    return render_table(report, layout.width, layout.verbose)
+
+
+def _concise(report: One, _: Layout) -> str:
+    if isinstance(report, ScanReport):
+        from .scan import render_scan_concise
+
+        return render_scan_concise(report)
+    from .concise import render_check_concise, render_concise
+
+    return render_check_concise(report) if isinstance(report, CheckReport) else render_concise(report)
+
+
+def _json(report: One, _: Layout) -> str:
+    from .json import render_json
+
+    return render_json(report.to_json())
+
+
+def _github(report: One, layout: Layout) -> str:
+    from .github import render_github
+
+    return render_github(report, _table(report, layout), layout.root)
+
+
+def _sarif(report: One, layout: Layout) -> str:
+    from .. import __version__
+    from .sarif import render_sarif
+
+    return render_sarif(report, __version__, layout.root)
+
+
+def _junit(report: One, _: Layout) -> str:
+    from .junit import render_junit
+
+    return render_junit(report)
+
+
+def _markdown(report: One, _: Layout) -> str:
+    from .markdown import render_markdown
+
+    return render_markdown(report)
+
+
+# The formats; what --format and --output offer follows from this table.
+_RENDERERS: dict[str, Callable[[One, Layout], str]] = {
+    "table": _table,
+    "concise": _concise,
+    "json": _json,
+    "github": _github,
+    "sarif": _sarif,
+    "junit": _junit,
+    "markdown": _markdown,
+}
+FORMATS = tuple(_RENDERERS)
+SCAN_FORMATS = FORMATS
+
+
+def render(report: One, form: str, width: int = 100, verbose: bool = False, *, root: str = ".") -> str:
+    """Return ``report`` in the format named ``form``, lines ended by newlines. The other arguments are a ``Layout``."""
+    return _RENDERERS[form](report, Layout(width, verbose, root))

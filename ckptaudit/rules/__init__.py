@@ -11,6 +11,7 @@ from . import (
     keys,
     meta,
     modules,
+    ranks,
     remarks,
     safety,
     tensors,
@@ -18,13 +19,14 @@ from . import (
     training_modules,
     training_optimizers,
     upkeep,
+    values,
 )
 from .base import UNCHECKED_CODES, Contract, Evidence, Finding, Fix, Level, Rule
 
 __all__ = ["RULES", "UNCHECKED_CODES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
 
 _TRAINING = (freezing, training_flags, training_optimizers, training_modules)
-_AREAS = (files, keys, tensors, modules, safety, *_TRAINING, meta, upkeep)
+_AREAS = (files, keys, ranks, tensors, values, modules, safety, *_TRAINING, meta, upkeep)
 _DEFINED = [value for area in _AREAS for value in vars(area).values() if isinstance(value, Rule)]
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
 
@@ -33,7 +35,9 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     *remarks.CHECKS,
     *files.CHECKS,
     *keys.ROOT_CAUSES,
+    *ranks.CHECKS,
     *tensors.CHECKS,
+    *values.CHECKS,
     *modules.CHECKS,
     *keys.CHECKS,
     *meta.CHECKS,

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..policy import Report, grade, verdict_of
 from ..rules import Contract
+from ..rules.freezing import findings
+from ..rules.verdicts import TensorVerdict
 from ..words import plural
 from .blame import BlameMode
 from .fingerprint import Fingerprint
@@ -21,7 +23,7 @@ from .names import named_tensors
 from .saved import Saved
 from .select import Patterns, Selection, claims, rest, select
 from .sides import selected, side_of
-from .verdicts import TensorVerdict, findings, verdicts
+from .verdicts import verdicts
 from .watch import Watch
 
 if TYPE_CHECKING:

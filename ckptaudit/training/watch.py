@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from ..model.memory import why_not
 from ..records import dataclass, field
 from .difference import sample
-from .fingerprint import Fingerprint, take, why_not
+from .fingerprint import Fingerprint, take
 from .gradients import Gradient, gradients
 from .names import NamedTensor, named_tensors
 from .select import Rows, Selection

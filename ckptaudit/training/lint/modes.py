@@ -12,7 +12,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ...rules import Finding
 from ...rules.training_flags import EVAL_MODE_ENDS, FROZEN_NORM_IN_TRAIN_MODE
 from ...rules.training_modules import DROPOUT_IN_FROZEN, FROZEN_REPARAMETRIZED
-from ..causes import POWER_ITERATION, is_statistic
+from ...rules.verdicts import is_statistic
+from ..causes import POWER_ITERATION
 from ..freezing import wholly_frozen
 from ..names import NamedTensor
 from .findings import Row, finding

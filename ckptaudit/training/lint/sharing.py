@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ...model.memory import why_not
 from ...rules import Finding
 from ...rules.training_flags import MEMORY_SHARED, TIED_NAMES_DISAGREE
-from ..fingerprint import why_not
+from ...selection import overlap
 from ..names import NamedTensor
-from ..select import overlap
 from ..watch import extent
 from .findings import Row, finding
 from .setup import Setup

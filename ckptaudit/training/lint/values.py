@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...model.memory import why_not
 from ...rules import Finding
 from ...rules.training_optimizers import AVERAGED_COPY_DIFFERS, UPDATE_BELOW_PRECISION
-from ..fingerprint import take, why_not
+from ..fingerprint import take
 from ..names import NamedTensor, named_tensors
 from .findings import Row, finding
 from .setup import Place, Setup
