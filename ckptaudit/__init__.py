@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audit import diff
+    from .benchmark.plan import FreezePlan
+    from .benchmark.results import StepBenchmark
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
     from .policy import Report
     from .scanning import ScanReport, scan
     from .training.audit import FreezeAudit, audit_training
+    from .training.bench import bench_train_step, freeze_variants
+    from .training.bench.step import TrainStep
     from .training.freezing import freeze
     from .training.groups import param_groups
+    from .training.plan import plan_freeze
 
 __version__ = "0.1.0"
 
@@ -28,6 +33,7 @@ _HOMES = {
     "Conversion": "conversion",
     "FormatError": "errors",
     "FreezeAudit": "training.audit",
+    "FreezePlan": "benchmark.plan",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
     "LoadError": "loading.result",
@@ -36,15 +42,20 @@ _HOMES = {
     "ModelError": "errors",
     "Report": "policy",
     "ScanReport": "scanning",
+    "StepBenchmark": "benchmark.results",
     "TensorSpec": "manifest",
+    "TrainStep": "training.bench.step",
     "UsageError": "errors",
     "audit_training": "training.audit",
+    "bench_train_step": "training.bench",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
+    "freeze_variants": "training.bench",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
     "param_groups": "training.groups",
+    "plan_freeze": "training.plan",
     "scan": "scanning",
 }
 
@@ -54,6 +65,7 @@ __all__ = [
     "Conversion",
     "FormatError",
     "FreezeAudit",
+    "FreezePlan",
     "KeyMapping",
     "KeyPattern",
     "LoadError",
@@ -62,15 +74,20 @@ __all__ = [
     "ModelError",
     "Report",
     "ScanReport",
+    "StepBenchmark",
     "TensorSpec",
+    "TrainStep",
     "UsageError",
     "audit_training",
+    "bench_train_step",
     "convert",
     "diff",
     "freeze",
+    "freeze_variants",
     "load",
     "open_checkpoint",
     "param_groups",
+    "plan_freeze",
     "scan",
 ]
 

@@ -34,8 +34,13 @@ def render_table(report: Report, width: int, verbose: bool) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, indent: str = "  ") -> list[str]:
-    """Lay cells out in columns of at most ``width`` in all. Cells too wide are wrapped, never cut."""
+def grid(
+    rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, indent: str = "  ", *, figures: bool = False
+) -> list[str]:
+    """Lay cells out in columns of at most ``width`` in all. Cells too wide are wrapped, never cut.
+
+    ``figures`` sets all columns but the first flush right.
+    """
     columns = len(headers) or max(map(len, rows))
     table = [[visible(cell) for cell in row] for row in (headers, *rows)]
     widths = [max((len(row[i]) for row in table if i < len(row)), default=0) for i in range(columns)]
@@ -43,7 +48,10 @@ def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, inde
     while sum(widths) > room and max(widths) > _MIN_COLUMN:
         widths[widths.index(max(widths))] -= 1
     wrapped = [["\n".join(_cell(cell, widths[i])) for i, cell in enumerate(row)] for row in table if row]
-    text = tabulate(wrapped, tablefmt="plain", disable_numparse=True)  # its headers would be two columns wider
+    sides = ("left", *["right" if figures else "left"] * (columns - 1))
+    text = tabulate(
+        wrapped, tablefmt="plain", disable_numparse=True, colalign=sides
+    )  # its headers would be two columns wider
     return [indent + line for line in text.splitlines()]
 
 

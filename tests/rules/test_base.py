@@ -111,6 +111,8 @@ DATA = {
     "CKPT701": {"names": "my.Config"},
     "CKPT702": {"names": "os.system"},
     "CKPT905": {"reason": "no"},
+    "CKPT852": {"variant": "frozen eval"},
+    "CKPT853": {"variant": "frozen eval", "least": "2.00", "ratio": "1.50", "high": "1.60"},
 }  # fmt: skip
 CASES = [(known, case) for known in RULES.values() for case in known.messages]
 COUNTED = {"count", "s", "tensors", "have", "are", "them"}
