@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .audit import diff
     from .benchmark.plan import FreezePlan
     from .benchmark.results import StepBenchmark
+    from .checking import check
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .loading.result import LoadError, LoadResult
     from .manifest import Manifest, TensorSpec
     from .mapping.mapping import KeyMapping
-    from .policy import Report
+    from .policy import CheckReport, Report
     from .scanning import ScanReport, scan
     from .training.audit import FreezeAudit, audit_training
     from .training.bench import bench_train_step, freeze_variants
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckReport": "policy",
     "Checkpoint": "formats",
     "CkptauditError": "errors",
     "Conversion": "conversion",
@@ -48,6 +50,7 @@ _HOMES = {
     "UsageError": "errors",
     "audit_training": "training.audit",
     "bench_train_step": "training.bench",
+    "check": "checking",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
@@ -60,6 +63,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckReport",
     "Checkpoint",
     "CkptauditError",
     "Conversion",
@@ -80,6 +84,7 @@ __all__ = [
     "UsageError",
     "audit_training",
     "bench_train_step",
+    "check",
     "convert",
     "diff",
     "freeze",

@@ -60,7 +60,7 @@ def diff(
         source = stack.enter_context(open_source(checkpoint, usage=usage, limits=limits))
         if witness:
             check_can_testify(source, target)
-        return _report(source, target, given, chosen, witness)
+        return compare(source, target, given, chosen, witness=witness)
 
 
 def _word(given: Any) -> str:
@@ -86,7 +86,10 @@ def parse_contract(text: str) -> Contract:
         raise UsageError(text, f"is no contract; choose one of {', '.join(Contract.__members__)}") from None
 
 
-def _report(source: Source, target: Source, given: KeyMapping | None, contract: Contract, witness: bool) -> Report:
+def compare(
+    source: Source, target: Source, given: KeyMapping | None, contract: Contract, *, witness: bool = False
+) -> Report:
+    """Compare an open checkpoint with an open model, as ``diff`` does."""
     raw, wanted = source.manifest, target.manifest
     as_is = align(raw, wanted)
     outcome_as_is, undecided = _judge(target, as_is)

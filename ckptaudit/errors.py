@@ -16,6 +16,10 @@ class CkptauditError(Exception):
         self.reason = reason
         self.hint = hint
 
+    def to_json(self) -> dict[str, str | None]:
+        """Return the ``error`` section of a report."""
+        return {"subject": self.subject, "reason": self.reason, "hint": self.hint}
+
 
 class UsageError(CkptauditError):
     """What the user wrote (arguments, a pattern, a mapping) cannot be carried out."""

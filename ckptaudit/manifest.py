@@ -234,9 +234,18 @@ class Manifest:
         name = os.fspath(path)
         try:
             with open(path, encoding="utf-8-sig") as file:
-                data = json.load(file, object_pairs_hook=_no_duplicates)
+                text = file.read()
         except OSError as error:
             raise UsageError(name, f"cannot be read: {error.strerror}") from None
+        except ValueError as error:  # no UTF-8
+            raise UsageError(name, f"is not valid JSON: {error}", _HINT) from None
+        return cls.parse(text, name)
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> Manifest:
+        """Read the text of a manifest; ``name`` is the subject of a fault. Raises UsageError."""
+        try:
+            data = json.loads(text, object_pairs_hook=_no_duplicates)
         except (ValueError, RecursionError) as error:
             raise UsageError(name, f"is not valid JSON: {error}", _HINT) from None
         return cls.from_json(data, name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from .errors import CkptauditError, FormatError
 from .records import dataclass, field
-from .rules import Contract, Finding, Level
+from .rules import RULES, UNCHECKED_CODES, Contract, Finding, Fix, Level
 
 if TYPE_CHECKING:
     from .compare.align import Alignment
@@ -14,23 +15,24 @@ if TYPE_CHECKING:
     from .outcome import LoadOutcome
 
 SCHEMA = "ckptaudit.report/1"
+CHECK_SCHEMA = "ckptaudit.check/1"
 
 Verdict = Literal["kept", "broken", "unchecked"]
 EXIT_STATUS: dict[Verdict, int] = {"kept": 0, "broken": 1, "unchecked": 2}
 _LEVEL_ORDER: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905", "CKPT906"})
 
 
 @dataclass(frozen=True)
 class Graded:
-    """A finding with the level that the contract gives it."""
+    """A finding with the level that the contract gives it; of an accepted one the ``reason`` for that."""
 
     level: Level
     finding: Finding
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the ``findings`` entry of a report."""
-        return self.finding.to_json(self.level)
+        """Return the ``findings`` entry of a report, or the one of ``accepted``."""
+        return self.finding.to_json(self.level) | ({"reason": self.reason} if self.reason else {})
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Report:
     ``alignment`` and the outcomes are those of a load, and None where there was none (an audit of training).
     ``remarks`` are sentences for people, shown before the verdict.
     ``hearing`` is the witness's word on it, None where none was asked for.
+    ``accepted`` findings count for nothing, each for a reason. ``target`` is the one of the configuration that was
+    checked. ``error`` is why nothing could be: then one finding says so, and the sides have names alone.
     """
 
     command: str
@@ -102,6 +106,8 @@ class Report:
     accepted: tuple[Graded, ...] = ()
     hearing: Hearing | None = None
     remarks: tuple[str, ...] = ()
+    target: str = ""
+    error: CkptauditError | None = None
 
     @property
     def ok(self) -> bool:
@@ -119,13 +125,16 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form (schema ``ckptaudit.report/1``)."""
+        sides = {} if self.error else {"checkpoint": self.checkpoint.to_json(), "model": self.model.to_json()}
         return {
             "schema": SCHEMA,
             "command": self.command,
+            **({"target": self.target, "file": self.checkpoint.name} if self.target else {}),
             "contract": self.contract.name,
             "verdict": self.verdict,
             "exit_status": self.exit_status,
-            "inputs": {"checkpoint": self.checkpoint.to_json(), "model": self.model.to_json()},
+            **({"error": self.error.to_json()} if self.error else {}),
+            "inputs": sides,
             "alignment": self.alignment.to_json() if self.alignment else None,
             "loads": self._loads(),
             "mapping": self.mapping.to_json() if self.mapping else None,
@@ -151,9 +160,76 @@ class Report:
         }
 
 
-def grade(findings: Iterable[Finding], contract: Contract) -> tuple[Graded, ...]:
-    """Give every finding its level, and sort: as is before under the proposed mapping, errors first, then by code."""
-    graded = [Graded(finding.level(contract), finding) for finding in findings]
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check of a project found: a Report for each target and committed file, and the project's own findings.
+
+    ``config`` is the configuration's path; ``against`` the revision or folder whose committed files were the measure,
+    empty where it is the present one. ``findings`` are about the configuration, the baseline and the manifests.
+    """
+
+    config: str
+    reports: tuple[Report, ...]
+    findings: tuple[Graded, ...] = ()
+    against: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst one: whatever was not checked has not passed, and outweighs what is known to be broken."""
+        return max([verdict_of(self.findings), *(one.verdict for one in self.reports)], key=EXIT_STATUS.__getitem__)
+
+    @property
+    def ok(self) -> bool:
+        """True when every contract is kept."""
+        return self.verdict == "kept"
+
+    @property
+    def exit_status(self) -> int:
+        """0 kept, 1 broken, 2 not fully checked."""
+        return EXIT_STATUS[self.verdict]
+
+    def count(self, level: Level) -> int:
+        """Count the findings of one level, over all reports."""
+        own = sum(1 for graded in self.findings if graded.level == level)
+        return own + sum(one.count(level) for one in self.reports)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form (schema ``ckptaudit.check/1``)."""
+        return {
+            "schema": CHECK_SCHEMA,
+            "command": "check",
+            "config": self.config,
+            "against": self.against or None,
+            "verdict": self.verdict,
+            "exit_status": self.exit_status,
+            "findings": [graded.to_json() for graded in self.findings],
+            "reports": [one.to_json() for one in self.reports],
+        }
+
+
+def failed(error: CkptauditError, command: str, contract: Contract, checkpoint: Side, model: Side) -> Report:
+    """Return the report of a comparison that could not be made; what a file breaks is its own rule's finding."""
+    code = error.code if isinstance(error, FormatError) else "CKPT905"
+    case = "" if isinstance(error, FormatError) else "target"
+    reason = error.reason if isinstance(error, FormatError) else f"{error.subject}: {error.reason}"
+    fixes = (Fix("display", error.hint),) if error.hint else ()
+    graded = Graded("error", Finding(RULES[code], case=case, data={"reason": reason}, fixes=fixes))
+    return Report(command, contract, "unchecked", checkpoint, model, None, None, None, None, (graded,), error=error)
+
+
+def grade(
+    findings: Iterable[Finding], contract: Contract, levels: Mapping[str, Level | None] | None = None
+) -> tuple[Graded, ...]:
+    """Give every finding its level, and sort: as is before under the proposed mapping, errors first, then by code.
+
+    ``levels`` says otherwise for some rules, by code; None leaves their findings out.
+    """
+    levels = levels or {}
+    graded = [
+        Graded(level, finding)
+        for finding in findings
+        if (level := levels.get(finding.rule.code, finding.level(contract))) is not None
+    ]
     return tuple(sorted(graded, key=_order))
 
 

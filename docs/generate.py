@@ -32,6 +32,8 @@ WIDTH = 80
 
 def command_of(rule: Rule, folder: Path) -> list[str]:
     """Return the arguments with which a user would see the finding, as typed inside the folder."""
+    if rule_hits.checkpoint_of(folder).name == "ckptaudit.toml":
+        return ["check", *(["--against", "old/"] if (folder / "old").exists() else [])]
     checkpoint, model = rule_hits.checkpoint_of(folder).name, rule_hits.model_of(folder)
     if rule.code in rule_hits.SCANNED:
         return ["scan", "--integrity", checkpoint]

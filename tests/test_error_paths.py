@@ -451,7 +451,6 @@ class TestUsage:
             (["diff", "a", "b", "--width", "-5"], "argument --width: -5 is no number of columns from 40 up", " diff"),
             (["inspect", "x", "--verb"], "unrecognized arguments: --verb", ""),
             (["manifest"], "the following arguments are required: ACTION", " manifest"),
-            (["manifest", "write", "x"], "the following arguments are required: -o/--output", " manifest write"),
             (["diff", "a", "b", "--contract"], "argument --contract: expected one argument", " diff"),
         ],
     )
@@ -469,7 +468,7 @@ class TestUsage:
             (["diff", "a", "b", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
             (["diff", "a", "b", "--color", "blue"], "argument --color: invalid choice: 'blue'"),
             (["dif"], "argument COMMAND: invalid choice: 'dif'"),
-            (["manifest", "check"], "argument ACTION: invalid choice: 'check'"),
+            (["manifest", "chek"], "argument ACTION: invalid choice: 'chek'"),
         ],
     )
     def test_choices(self, arguments, reason, capsys):
@@ -482,7 +481,7 @@ class TestUsage:
         ("text", "hint"),
         [
             ("shape-mismach", "ckptaudit explain shape-mismatch"),
-            ("ckpt999", "ckptaudit explain CKPT906"),
+            ("ckpt999", "ckptaudit explain CKPT909"),
             ("xyzzy", "list every rule: ckptaudit explain"),
         ],
     )

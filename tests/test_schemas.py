@@ -80,6 +80,38 @@ def test_reports_follow_the_schema(name, capsys):
     assert text == printed(capsys, "diff", *REPORTS[name], "--format", "json")
 
 
+PROJECT = """
+baseline = "b.json"
+[targets.net]
+model = "net.json"
+checkpoint = ["v*.json", "missing.pth"]
+[[accept]]
+rule = "CKPT201"
+key = "*"
+reason = "meant"
+[[accept]]
+rule = "CKPT101"
+key = "*"
+reason = "long ago"
+expires = 2020-01-01
+"""
+
+
+def test_checks_and_baselines_follow_the_schema(capsys):
+    Path("ckptaudit.toml").write_text(PROJECT)
+    for name, sizes in (("net", (1, 2)), ("v1", (1, 2)), ("v2", (1, 3)), ("v3", (1,))):
+        Manifest({f"w{n}": TensorSpec((size,), "float32") for n, size in enumerate(sizes)}).save(f"{name}.json")
+    main(["check", "--add-to-baseline", "missing-key", "--format", "json"])
+    text = capsys.readouterr().out
+    data = json.loads(text)
+    validate(data, "check")
+    assert [(len(r["findings"]), len(r["accepted"])) for r in data["reports"]] == [(0, 0), (0, 1), (0, 1), (1, 0)]
+    assert [finding["code"] for finding in data["findings"]] == ["CKPT907"]
+    assert text == printed(capsys, "check", "--format", "json")
+    baseline = json.loads(Path("b.json").read_text())
+    assert set(baseline["findings"][0]) == {"target", "checkpoint", "code", "name", "keys", "fingerprint"}
+
+
 @pytest.mark.parametrize("arguments", [[ARTICLE], [RESNET50 / "dataparallel.pth"], ["keys.pth"]], ids=str)
 def test_inspections_follow_the_schema(arguments, capsys):
     validate(json.loads(printed(capsys, "inspect", *arguments, "--format", "json")), "inspect")

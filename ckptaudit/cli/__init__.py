@@ -20,6 +20,7 @@ _EXIT = """exit status: 0 the contract is kept, 1 it is broken,
 _MAIN = """examples:
   ckptaudit diff model.py resnet50.pth    does this file load into that model?
   ckptaudit inspect resnet50.pth          what is in this file?
+  ckptaudit check                         does all that is committed still load?
   ckptaudit scan weights/                 may these files be loaded?
   ckptaudit convert x.pth x.safetensors   as fast as a copy, and verified
   ckptaudit explain CKPT201               what does this finding mean?
@@ -64,13 +65,29 @@ _BENCH = """examples:
   ckptaudit bench model.py:Net --input 8,3,224,224 --freeze 'backbone.*'
   ckptaudit bench model.py --step train.py:make_step --seconds 60 --format json
 
-make_step(model, parameters) returns ckptaudit.TrainStep(loss, optimizer, samples).
+make_step(model, parameters) returns a ckptaudit.TrainStep.
 exit status: 0 measured, 1 a --min-speedup is missed, 2 nothing could be measured:
              a step failed, or the machine is too noisy
 """
+_CHECK = """examples:
+  ckptaudit check
+  ckptaudit check classifier --against origin/main
+  ckptaudit check --format concise --output json=ckptaudit.json
+  ckptaudit check --add-to-baseline shape-mismatch
+
+What is checked is in pyproject.toml:
+
+  [tool.ckptaudit.targets.classifier]
+  model = "models.py:Net"
+  checkpoint = "weights/v*.pth"
+"""
 _MANIFEST = """examples:
   ckptaudit manifest write model.py:Net -o net.manifest.json
+  ckptaudit manifest write
   ckptaudit manifest show resnet50.pth
+  ckptaudit manifest check model.py:Net net.manifest.json
+
+Without a SOURCE, write and check go through the targets of pyproject.toml.
 """
 
 
@@ -117,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="ckptaudit")
     _add_diff(commands)
+    _add_check(commands)
     _add_inspect(commands)
     _add_scan(commands)
     _add_convert(commands)
@@ -162,6 +180,34 @@ def _add_diff(commands: Any) -> None:
         "--witness", action="store_true", help="also perform the load, on a throw-away copy, and compare"
     )
     parser.add_argument("--exit-zero", action="store_true", help="exit 0 where the contract is broken")
+
+
+def _add_check(commands: Any) -> None:
+    parser = _add(
+        commands, "check", "check all that pyproject.toml names; for the time before a merge", _CHECK, FORMATS
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="targets of the configuration; default: all")
+    parser.add_argument(
+        "--against", metavar="REV", help="compare with what is committed at a revision, or in a folder (old/)"
+    )
+    _add_config(parser)
+    parser.add_argument("--baseline", metavar="FILE", help="the baseline, in place of the configuration's")
+    parser.add_argument("--update-baseline", action="store_true", help="take what is gone out of the baseline")
+    parser.add_argument(
+        "--add-to-baseline",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="put the present findings of a rule into the baseline; repeatable",
+    )
+    parser.add_argument(
+        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
+    )
+    parser.add_argument("--exit-zero", action="store_true", help="exit 0 where a contract is broken")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="the configuration; default: the nearest one upwards")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -266,7 +312,7 @@ def _seconds(text: str) -> float:
 def _add_manifest(commands: Any) -> None:
     parser = commands.add_parser(
         "manifest",
-        help="write or show the committed description of a model or checkpoint",
+        help="write, show or check the committed description of a model or checkpoint",
         description="A manifest describes a state dict without its values: names, shapes, dtypes.",
         epilog=_MANIFEST,
     )
@@ -274,12 +320,21 @@ def _add_manifest(commands: Any) -> None:
         dest="action", metavar="ACTION", required=True, parser_class=_Parser, prog="ckptaudit manifest"
     )
     write_parser = _add(actions, "write", "write the manifest of a model or checkpoint", _MANIFEST)
-    write_parser.add_argument("source", metavar="SOURCE")
-    write_parser.add_argument("-o", "--output", required=True, metavar="FILE")
-    _add_arguments(write_parser)
+    _add_project_source(write_parser)
+    write_parser.add_argument("-o", "--output", metavar="FILE", help="the file to write")
+    check = _add(actions, "check", "tell whether committed manifests are still those of their models", _MANIFEST)
+    _add_project_source(check)
+    check.add_argument("manifest", nargs="?", metavar="MANIFEST")
     show = _add(actions, "show", "show a manifest, one tensor a line", _MANIFEST, ("text", "json"))
     show.add_argument("source", metavar="SOURCE")
     _add_arguments(show)
+
+
+def _add_project_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="default: each target of pyproject.toml")
+    parser.add_argument("--target", action="append", default=[], metavar="NAME", help="one target alone; repeatable")
+    _add_config(parser)
+    _add_arguments(parser)
 
 
 def _add_explain(commands: Any) -> None:

@@ -10,6 +10,7 @@ from ..dtypes import DTYPES
 from ..errors import UsageError
 from ..manifest import TensorSpec
 from ..records import dataclass
+from ..words import did_you_mean
 from .ops import OPS, Cast, Misfit, Op, check_usable, shape_text
 from .pattern import EXAMPLE, Binding, Template, check_sides, cut, masked, strip
 from .rules import Rule
@@ -294,7 +295,7 @@ def build_tensor_rule(word: str, text: str, options: Mapping[str, str]) -> Tenso
     known = (*fields_of(kind), "when")
     for name in options:
         if name not in known:
-            raise UsageError(word, f"has no option {name!r}{closest(name, known)}", EXAMPLES.get(word))
+            raise UsageError(word, f"has no option {name!r}{did_you_mean(name, known)}", EXAMPLES.get(word))
     values = {name: _value(word, name, value) for name, value in options.items()}
     when = values.pop("when", None)
     for name in fields_of(kind):
@@ -318,11 +319,3 @@ def _last_word(text: str) -> tuple[str, str]:
     mask = masked(text)
     start = max((index for index, char in enumerate(mask) if char.isspace()), default=-1)
     return strip(text[: max(start, 0)]), text[start + 1 :]
-
-
-def closest(name: str, known: Sequence[str]) -> str:
-    """Return ``; did you mean ...?`` where a known name is close."""
-    from difflib import get_close_matches
-
-    found = get_close_matches(name, known, 1)
-    return f"; did you mean {found[0]!r}?" if found else ""

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import UsageError
 from ..textfile import read_text
+from ..tomlfile import parse_toml, quoted
+from ..words import did_you_mean
 from .pattern import strip
 from .rules import TENSOR_WORDS, WORDS, Rule, read_rule
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _EXAMPLE = 'write each rule as a table: [[rule]] and below it, for instance, rename = "module.* -> *"'
 _HEADER = re.compile(r"\s*\[\[\s*(?:[\w.-]+\.)?(?:rule|\"rule\"|'rule')\s*\]\]\s*(?:#.*)?")
-_AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     """Read the rules of a file. Raises UsageError, whose subject is ``FILE:LINE`` where a line is at fault."""
     name = os.fspath(path)
     text = read_text(path)
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        match = _AT_LINE.fullmatch(str(error))
-        where, what = (f"{name}:{match[2]}", match[1]) if match else (name, str(error))
-        raise UsageError(where, f"is not valid TOML: {what}", _EXAMPLE) from None
-    return rules_of(data, name, text)
+    return rules_of(parse_toml(text, name, _EXAMPLE), name, text)
 
 
 def rules_of(data: Mapping[str, Any], source: str, text: str = "") -> tuple[Rule, ...]:
@@ -41,7 +30,7 @@ def rules_of(data: Mapping[str, Any], source: str, text: str = "") -> tuple[Rule
     lines = _Lines(text)
     for key in data:
         if key != "rule":
-            reason = f"has the unknown key {key!r}{_closest(key, ('rule',))}"
+            reason = f"has the unknown key {key!r}{did_you_mean(key, ('rule',))}"
             raise UsageError(_place(source, lines.of_key(key, 0)), reason, _EXAMPLE)
     tables = data.get("rule", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -72,7 +61,7 @@ def _rule(table: Mapping[str, Any]) -> Rule:
     options = {key: value for key, value in table.items() if key not in WORDS}
     if not words:
         key = next(iter(table), "")
-        raise _Fault(f"has the unknown key {key!r}{_closest(key, WORDS)}" if table else "has an empty rule", key)
+        raise _Fault(f"has the unknown key {key!r}{did_you_mean(key, WORDS)}" if table else "has an empty rule", key)
     if len(words) > 1:
         raise _Fault(f"has {words[0]} and {words[1]} in one rule", words[1])
     (word,) = words
@@ -104,12 +93,6 @@ def _option(name: str, value: Any) -> str:
     if isinstance(value, (int, str)):
         return str(value)
     raise _Fault(f"has {name} = {value!r}, which is no number, text, truth value or list of numbers", name)
-
-
-def _closest(key: str, known: Iterable[str]) -> str:
-    from .tensors import closest
-
-    return closest(key, tuple(known))
 
 
 def _place(source: str, line: int | None, number: int | None = None) -> str:
@@ -166,19 +149,4 @@ def _value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int):
         return str(value)
-    return _quoted(value)
-
-
-def _quoted(text: str) -> str:
-    """Write a text as a literal string, where it can be one, so that backslashes stay single."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise UsageError(ascii(text), "holds half of a character, which TOML cannot hold")
-    if text.isprintable() and "\\" in text and "'" not in text:
-        return f"'{text}'"
-    return '"' + "".join(map(_escaped, text)) + '"'
-
-
-def _escaped(char: str) -> str:
-    if char in '"\\':
-        return f"\\{char}"
-    return char if char.isprintable() else f"\\U{ord(char):08x}"
+    return quoted(value)

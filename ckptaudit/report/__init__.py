@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..policy import Report
+from ..policy import CheckReport, Report
 
 FORMATS = ("table", "concise", "json")
 
 
-def render(report: Report, form: str, width: int = 100, verbose: bool = False) -> str:
+def render(report: Report | CheckReport, form: str, width: int = 100, verbose: bool = False) -> str:
     """Return ``report`` in the format named ``form``, lines ended by newlines.
 
     ``width`` (columns) and ``verbose`` (notes, all rows) matter to the table alone.
@@ -17,9 +17,13 @@ def render(report: Report, form: str, width: int = 100, verbose: bool = False) -
 
         return render_json(report.to_json())
     if form == "concise":
-        from .concise import render_concise
+        from .concise import render_check_concise, render_concise
 
-        return render_concise(report)
+        return render_check_concise(report) if isinstance(report, CheckReport) else render_concise(report)
+    if isinstance(report, CheckReport):
+        from .check import render_check
+
+        return render_check(report, width, verbose)
     from .table import render_table
 
     return render_table(report, width, verbose)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..policy import Graded, Report
+from ..policy import CheckReport, Graded, Report
 from ..words import visible
-from .layout import folded_keys, witness_words
+from .layout import check_words, folded_keys, witness_words
 
 MAX_PATTERNS = 3
 
@@ -19,6 +19,13 @@ def render_concise(report: Report) -> str:
     lines += [f"{name}: {witness_words(report.hearing)}"] if report.hearing else []
     lines.append(f'{name}: contract "{report.contract.name}": {report.verdict}')
     return "".join(f"{visible(line)}\n" for line in lines)
+
+
+def render_check_concise(check: CheckReport) -> str:
+    """Return the same for every report of a check, and for the findings on its configuration; the verdict is last."""
+    lines = [f"{check.config}: {_line(graded)}" for graded in check.findings]
+    lines.append(f"{check.config}: {check_words(check)}")
+    return "".join(map(render_concise, check.reports)) + "".join(f"{visible(line)}\n" for line in lines)
 
 
 def _line(graded: Graded) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from ..keys import fold
 from ..rules import Finding
-from ..words import visible
+from ..words import plural, visible
 
 if TYPE_CHECKING:
     from ..compare.hearing import Hearing
+    from ..policy import CheckReport
 
 
 def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
@@ -25,9 +26,12 @@ def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
     return [(str(pattern), *values, f"{pattern.count:,}") for values, keys in groups.items() for pattern in fold(keys)]
 
 
+_NO_KEYS = (("rule",), ("accept",), ("finding",), ("target",))
+
+
 def folded_keys(finding: Finding) -> list[str]:
-    """Return a finding's keys as patterns; rules of a mapping, which are patterns already, as they are."""
-    if finding.rule.columns[:1] == ("rule",):
+    """Return a finding's keys as patterns; what is no key of a tensor as it is."""
+    if finding.rule.columns[:1] in _NO_KEYS:
         return list(finding.keys)
     return [str(pattern) for pattern in fold(finding.keys)]
 
@@ -79,3 +83,13 @@ def witness_words(hearing: Hearing) -> str:
     partly = "; the mapping could not be carried out" if hearing.partly else ""
     hooks = "" if hearing.prediction else "; a manifest in place of the model's code would not have foretold it"
     return f"witness: torch's own load did the same ({source}{because}){partly}{hooks}"
+
+
+def check_words(check: CheckReport) -> str:
+    """Return the verdict of a check in one sentence, its counts first."""
+    verdicts = [report.verdict for report in check.reports]
+    parts = [f"{verdicts.count(one):,} {one}" for one in ("kept", "broken", "unchecked") if one in verdicts]
+    levels = [plural(check.count(level), level) for level in ("error", "warning") if check.count(level)]
+    accepted = sum(len(report.accepted) for report in check.reports)
+    counts = ", ".join([*levels, *([f"{accepted:,} accepted"] if accepted else [])]) or "no findings"
+    return f"{plural(len(verdicts), 'check')}: {', '.join(parts)}; {counts}. Verdict: {check.verdict}."

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..errors import UsageError
-from . import files, freezing, keys, meta, modules, remarks, safety, tensors
-from .base import Contract, Evidence, Finding, Fix, Level, Rule
+from . import files, freezing, keys, meta, modules, remarks, safety, tensors, upkeep
+from .base import UNCHECKED_CODES, Contract, Evidence, Finding, Fix, Level, Rule
 
-__all__ = ["RULES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
+__all__ = ["RULES", "UNCHECKED_CODES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
 
-_AREAS = (files, keys, tensors, modules, safety, freezing, meta)
+_AREAS = (files, keys, tensors, modules, safety, freezing, meta, upkeep)
 _DEFINED = [value for area in _AREAS for value in vars(area).values() if isinstance(value, Rule)]
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_DEFINED, key=lambda rule: rule.code)}
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Level = Literal["error", "warning", "note"]
 Safety = Literal["safe", "unsafe", "display"]
+# What could not be checked has not passed, whoever would like it to: the exit status is 2.
+UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905", "CKPT906"})
 
 
 class Contract(IntEnum):

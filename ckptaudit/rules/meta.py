@@ -27,6 +27,7 @@ CHECK_SKIPPED = Rule(
         "": "torch's own load could not be tried: {reason}",
         "witness": "the load could not be performed: {reason}",
         "unread": "{count} {tensors} could not be compared: {reason}",
+        "target": "{reason}",
         "resume": "the training state was not compared: there are no rules for optimizers and schedulers yet",
     },
     details={"": "the verdict is predicted from names and shapes; load hooks may change it"},

@@ -169,7 +169,9 @@ class TestFields:
         failed = diff(capsys, "net.json", "missing.json", "--format", "json", "--contract", "exact").json
         assert set(failed) == {*kept, "error"}
         assert (failed["verdict"], failed["exit_status"], failed["contract"]) == ("unchecked", 2, "exact")
-        assert (failed["inputs"], failed["alignment"], failed["loads"], failed["findings"]) == ({}, None, None, [])
+        assert (failed["inputs"], failed["alignment"], failed["loads"]) == ({}, None, None)
+        (finding,) = failed["findings"]
+        assert (finding["code"], finding["message"]) == ("CKPT905", "missing.json: no such file")
 
     def test_the_fault_of_a_file_is_a_finding(self, capsys):
         Path("empty.pth").touch()

@@ -40,7 +40,18 @@ def process(*arguments, shell=False, **options):
 class TestHelp:
     @pytest.mark.parametrize("width", [40, 80])
     @pytest.mark.parametrize(
-        "command", [[], ["diff"], ["inspect"], ["manifest"], ["manifest", "write"], ["manifest", "show"], ["explain"]]
+        "command",
+        [
+            [],
+            ["diff"],
+            ["check"],
+            ["inspect"],
+            ["manifest"],
+            ["manifest", "write"],
+            ["manifest", "show"],
+            ["manifest", "check"],
+            ["explain"],
+        ],
     )
     def test_every_help_fits_and_names_its_options(self, command, width, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(width))

@@ -78,7 +78,7 @@ def test_python_blocks_run(path, folder, monkeypatch):
 def test_every_block_is_of_a_known_kind():
     for path in FILES:
         for block in blocks(path):
-            assert block.language in ("console", "python", "text", "json", "toml"), block.place
+            assert block.language in ("console", "python", "text", "json", "toml", "yaml"), block.place
             if block.language == "json":
                 json.loads("\n".join(block.lines))
             if block.language == "console":
@@ -309,3 +309,27 @@ def test_a_line_of_the_table_is_true(cells):
     assert then.startswith(f"{fixed.outcome.loaded} of {total}")
     new = [f"`{k}`" for g in fixed.findings if g.finding.rule.code == "CKPT101" for k in g.finding.keys]
     assert bool(new) == ("new" in then)
+
+
+# The configuration -----------------------------------------------------------------------------------------
+
+CONFIG = DOCS / "reference" / "config.md"
+
+
+def test_the_configuration_of_the_reference_is_one():
+    from ckptaudit.config import parse_config
+
+    (text,) = ["\n".join(block.lines) for block in blocks(CONFIG) if block.language == "toml"]
+    config = parse_config(text, "pyproject.toml")
+    assert (len(config.targets), len(config.accepts), config.levels) == (1, 1, {"CKPT301": "error"})
+
+
+@pytest.mark.parametrize(("title", "place"), [("Keys", ""), ("A target", ".targets.x"), ("An accept", "]")])
+def test_the_keys_of_the_reference_are_those_of_the_code(title, place):
+    from ckptaudit.config import parse_config
+
+    documented = {name for cells in rows(section(CONFIG, title)) for name in ticked(cells[0])}
+    header = f"[[tool.ckptaudit.accept{place}]" if place == "]" else f"[tool.ckptaudit{place}]"
+    with pytest.raises(ckptaudit.UsageError) as error:
+        parse_config(f"{header}\nnonsense = 1\n", "pyproject.toml")
+    assert documented == set(error.value.hint.removeprefix("the keys are ").split(", "))

@@ -110,9 +110,12 @@ DATA = {
     "CKPT409": {"reason": "no"},
     "CKPT701": {"names": "my.Config"},
     "CKPT702": {"names": "os.system"},
+    "CKPT902": {"file": "baseline.json"},
     "CKPT905": {"reason": "no"},
     "CKPT852": {"variant": "frozen eval"},
     "CKPT853": {"variant": "frozen eval", "least": "2.00", "ratio": "1.50", "high": "1.60"},
+    "CKPT908": {"file": "baseline.json", "against": "main"},
+    "CKPT909": {"against": "main"},
 }  # fmt: skip
 CASES = [(known, case) for known in RULES.values() for case in known.messages]
 COUNTED = {"count", "s", "tensors", "have", "are", "them"}

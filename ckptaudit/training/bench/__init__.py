@@ -17,7 +17,7 @@ from .session import Session
 from .step import InputSpec, MakeStep, TrainStep, default_step
 from .subject import Subject
 
-__all__ = ["Subject", "TrainStep", "bench_train_step", "freeze_variants"]
+__all__ = ["Subject", "TrainStep", "bench_train_step", "freeze_variants", "measure_steps"]
 
 Shape = Sequence[int] | str
 
@@ -99,6 +99,33 @@ def bench_train_step(  # noqa: PLR0913  (options, each given by its name)
     Raises UsageError for variants that cannot be built or run.
 
     """
+    benchmark, _ = measure_steps(
+        variants,
+        rounds=rounds,
+        seconds=seconds,
+        threads=threads,
+        clock=clock,
+        minimum=minimum,
+        predict=predict,
+        clocks=clocks,
+        progress=progress,
+    )
+    return benchmark
+
+
+def measure_steps(  # noqa: PLR0913  (options, each given by its name)
+    variants: Subject | Mapping[str, Callable[[], TrainStep]],
+    *,
+    rounds: int | None = None,
+    seconds: float | None = None,
+    threads: int | None = None,
+    clock: Clock = "wall",
+    minimum: Mapping[str, float] | None = None,
+    predict: bool = True,
+    clocks: Clocks | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[StepBenchmark, Mapping[str, TrainStep]]:
+    """Do as ``bench_train_step``, and return the steps that were measured as well, by name."""
     if isinstance(variants, Subject):
         subject, makers, device = variants, None, variants.device
     else:
@@ -113,6 +140,5 @@ def bench_train_step(  # noqa: PLR0913  (options, each given by its name)
         measured = list(session.rounds(rounds, seconds, progress))
     for name in minimum or {}:
         plan[name]
-    return StepBenchmark(
-        plan, tuple(measured), session.samples, peaks, environment, clock, session.left_out, dict(minimum or {})
-    )
+    facts = (session.samples, peaks, environment, clock, session.left_out, dict(minimum or {}))
+    return StepBenchmark(plan, tuple(measured), *facts), session.steps
