@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
+    from .frozen import compare_frozen
     from .keys import KeyPattern
     from .loading.atomic import load
     from .loading.result import LoadError, LoadResult
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .training.bench.step import TrainStep
     from .training.freezing import freeze
     from .training.groups import param_groups
+    from .training.lint import lint_training
     from .training.plan import plan_freeze
 
 __version__ = "0.1.0"
@@ -51,10 +53,12 @@ _HOMES = {
     "audit_training": "training.audit",
     "bench_train_step": "training.bench",
     "check": "checking",
+    "compare_frozen": "frozen",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
     "freeze_variants": "training.bench",
+    "lint_training": "training.lint",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
     "param_groups": "training.groups",
@@ -85,10 +89,12 @@ __all__ = [
     "audit_training",
     "bench_train_step",
     "check",
+    "compare_frozen",
     "convert",
     "diff",
     "freeze",
     "freeze_variants",
+    "lint_training",
     "load",
     "open_checkpoint",
     "param_groups",

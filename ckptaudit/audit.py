@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from .errors import UsageError
 from .formats import DEFAULT_LIMITS, Limits
 from .manifest import Manifest
 from .outcome import LoadOutcome
-from .policy import MappingUse, Report, grade, verdict_of
+from .pairing import Comparison, Progress, Tolerance
+from .place import Place
+from .policy import Graded, MappingUse, Report, grade, verdict_of
 from .records import replace
 from .rules import Contract, Evidence
 from .sources import Source, check_can_testify, is_model_like, open_source
@@ -26,15 +28,19 @@ if TYPE_CHECKING:
     from .mapping.mapping import KeyMapping, Mapped
 
 
-def diff(
+def diff(  # noqa: PLR0913  (options, each given by its name)
     model: Any,
     checkpoint: Any,
     *,
-    contract: str = "strict",
+    contract: str | None = None,
     mapping: KeyMapping | str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     arguments: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
     witness: bool = False,
+    values: bool = False,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    progress: Progress | None = None,
 ) -> Report:
     """Compare a checkpoint with a model, or any two of model, checkpoint and manifest.
 
@@ -47,11 +53,19 @@ def diff(
     ``witness`` performs the load as well, with values, on throw-away copies of the model on the CPU, and holds what
     it did against the report: a disagreement is CKPT906. It takes the time of a load and the memory of two models.
 
+    ``values`` compares values too, under the mapping in force, without torch and in memory that does not depend on
+    their size; the report's ``values`` say what is equal bit for bit, and how far apart the rest is. Two values are
+    close where ``|model - checkpoint| <= atol + rtol * |checkpoint|``; without a tolerance bits decide. A model that is
+    not live has no values: that is CKPT905. ``progress(done, total)`` is told the bytes so far.
+
+    The contract is ``strict`` where none is named, and ``exact`` where values are compared.
+
     Raises CkptauditError where a side cannot be opened, or a witness is asked for where nothing can be loaded.
     """
     if is_model_like(checkpoint) and not is_model_like(model):
         model, checkpoint = checkpoint, model
-    chosen = parse_contract(contract)
+    chosen = parse_contract(contract or ("exact" if values else "strict"))
+    compared = Comparison(_tolerance(rtol, atol), progress) if values else None
     given = _mapping(mapping)
     with ExitStack() as stack:
         usage = f"ckptaudit diff {{model}} {_word(checkpoint)}"
@@ -60,7 +74,7 @@ def diff(
         source = stack.enter_context(open_source(checkpoint, usage=usage, limits=limits))
         if witness:
             check_can_testify(source, target)
-        return compare(source, target, given, chosen, witness=witness)
+        return compare(source, target, given, chosen, witness=witness, compared=compared)
 
 
 def _word(given: Any) -> str:
@@ -86,8 +100,21 @@ def parse_contract(text: str) -> Contract:
         raise UsageError(text, f"is no contract; choose one of {', '.join(Contract.__members__)}") from None
 
 
+def _tolerance(rtol: float, atol: float) -> Tolerance:
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 <= value < float("inf"):
+            raise UsageError(name, f"is {value}; it is a tolerance, and not below 0", f"leave it out, or {name}=1e-6")
+    return Tolerance(rtol, atol)
+
+
 def compare(
-    source: Source, target: Source, given: KeyMapping | None, contract: Contract, *, witness: bool = False
+    source: Source,
+    target: Source,
+    given: KeyMapping | None,
+    contract: Contract,
+    *,
+    witness: bool = False,
+    compared: Comparison | None = None,
 ) -> Report:
     """Compare an open checkpoint with an open model, as ``diff`` does."""
     raw, wanted = source.manifest, target.manifest
@@ -99,9 +126,13 @@ def compare(
     if witness:
         loads = [(as_is, outcome_as_is), (evidence.alignment, evidence.outcome)]
         evidence = replace(evidence, hearing=_hear(source, target, evidence.given, loads, [used, proposed]))
+    if compared is not None:
+        evidence = replace(evidence, values=compared.of(source, target, evidence))
     findings = grade(rules.run(evidence), contract)
     foreseen = tuple(key for key in evidence.outcome.missing_keys if evidence.given and evidence.given.expects(key))
-    use = MappingUse(tuple(used), tuple(proposed), foreseen) if used or proposed else None
+    use = None
+    if used or proposed:
+        use = MappingUse(tuple(used), tuple(proposed), foreseen, evidence.alignment, evidence.origin)
     return Report(
         command="diff",
         contract=contract,
@@ -115,6 +146,8 @@ def compare(
         findings=findings,
         skipped_rules=_skipped(source, target),
         hearing=evidence.hearing,
+        places=_places(target, findings, evidence.origin),
+        values=evidence.values,
     )
 
 
@@ -138,7 +171,7 @@ def _gather(
         step = proposal.mapping.apply(alignment.checkpoint)
         final = align(step.manifest, target.manifest)
         final_outcome, undecided = _judge(target, final)
-        origin = {key: origin.get(old, old) for key, old in step.origin.items()}
+        origin = {key: origin.get(old, old) for key, old in step.origin.items() if mapped is None or old in origin}
     return Evidence(
         as_is=alignment,
         alignment=final,
@@ -213,6 +246,20 @@ def _hear(
     testimony = target.witness.really_load(source.values, source.limits, mappings)
     predicted = [predict(alignment) for alignment, _ in loads]
     return hear(testimony, [outcome for _, outcome in loads], predicted, partly=not sound)
+
+
+def _places(target: Source, findings: Iterable[Graded], origin: Mapping[str, str]) -> dict[str, Place]:
+    """Ask for the lines of the model's code behind the keys of findings on it; those on the file have none.
+
+    ``origin`` leads from the model's names, under the mapping, to the checkpoint's.
+    """
+    if target.witness is None:
+        return {}
+    renamed = {old: key for key, old in origin.items()}
+    keys = [key for one in findings if one.finding.rule.about == "model" for key in one.finding.keys]
+    names = {key: key if key in target.manifest else renamed.get(key, key) for key in keys}
+    found = target.witness.places(list(dict.fromkeys(names.values()))) if names else {}
+    return {key: found[name] for key, name in names.items() if name in found}
 
 
 def _skipped(source: Source, target: Source) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import CkptauditError, FormatError
+from .place import Place
 from .records import dataclass, field
 from .rules import RULES, UNCHECKED_CODES, Contract, Finding, Fix, Level
 
 if TYPE_CHECKING:
     from .compare.align import Alignment
     from .compare.hearing import Hearing
+    from .compare.summary import Values
     from .outcome import LoadOutcome
+    from .rules.fates import Fates
 
 SCHEMA = "ckptaudit.report/1"
 CHECK_SCHEMA = "ckptaudit.check/1"
@@ -42,6 +45,7 @@ class Side:
     ``role`` is ``checkpoint`` or ``model``; ``kind`` says what was given for it (``checkpoint``, ``model``,
     ``manifest``, ``state dict``). ``tensors`` counts tensors, ``elements`` their values, ``nbytes`` the bytes of
     their storages. ``facts`` are short remarks for people, in order (``zip, 97.8 MiB``; ``built on meta``).
+    ``place`` is the file, or the line of the code, that it is.
     """
 
     role: str
@@ -54,6 +58,7 @@ class Side:
     choice: str = ""
     siblings: Mapping[str, str] = field(default_factory=dict)
     format: str = ""
+    place: Place | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``inputs`` entry of a report."""
@@ -69,11 +74,14 @@ class MappingUse:
     """The mapping of a report: the rules that were given, and those that are proposed on top of them.
 
     ``expected_missing`` are the model's keys that the checkpoint lacks, and need not have by the rules.
+    ``alignment`` is the one that all these rules make; ``origin`` has the file's names of its keys.
     """
 
     given: tuple[str, ...]
     proposed: tuple[str, ...]
     expected_missing: tuple[str, ...] = ()
+    alignment: Alignment | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``mapping`` section of a report."""
@@ -87,7 +95,9 @@ class Report:
 
     ``alignment`` and the outcomes are those of a load, and None where there was none (an audit of training).
     ``remarks`` are sentences for people, shown before the verdict.
-    ``hearing`` is the witness's word on it, None where none was asked for.
+    ``hearing`` is the witness's word on it, and ``values`` the comparison of values, None where none was asked for.
+    ``fates`` say what became of each tensor between two files. ``places`` are the lines of the user's code that define
+    keys of the findings, as far as known.
     ``accepted`` findings count for nothing, each for a reason. ``target`` is the one of the configuration that was
     checked. ``error`` is why nothing could be: then one finding says so, and the sides have names alone.
     """
@@ -106,8 +116,11 @@ class Report:
     accepted: tuple[Graded, ...] = ()
     hearing: Hearing | None = None
     remarks: tuple[str, ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict)
     target: str = ""
     error: CkptauditError | None = None
+    values: Values | None = None
+    fates: Fates | None = None
 
     @property
     def ok(self) -> bool:
@@ -118,6 +131,19 @@ class Report:
     def exit_status(self) -> int:
         """0 kept, 1 broken, 2 not fully checked."""
         return EXIT_STATUS[self.verdict]
+
+    def places_of(self, finding: Finding) -> list[Place]:
+        """Return the places of a finding in the code of the model, each once, in the order of its keys."""
+        return list(dict.fromkeys(self.places[key] for key in finding.keys if key in self.places))
+
+    def text(self, width: int = 80, *, verbose: bool = False) -> str:
+        """Return the report as a terminal of that width shows it; ``verbose`` shows notes and all rows."""
+        from .report import render
+
+        return render(self, "table", width, verbose).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text()
 
     def count(self, level: Level) -> int:
         """Count the findings of one level."""
@@ -138,11 +164,17 @@ class Report:
             "alignment": self.alignment.to_json() if self.alignment else None,
             "loads": self._loads(),
             "mapping": self.mapping.to_json() if self.mapping else None,
-            "findings": [graded.to_json() for graded in self.findings],
-            "accepted": [graded.to_json() for graded in self.accepted],
+            **({"values": self.values.to_json()} if self.values is not None else {}),
+            **({"tensors": self.fates.to_json()} if self.fates is not None else {}),
+            "findings": [self._finding(graded) for graded in self.findings],
+            "accepted": [self._finding(graded) for graded in self.accepted],
             "skipped_rules": list(self.skipped_rules),
             "witness": self.hearing.to_json() if self.hearing else None,
         }
+
+    def _finding(self, graded: Graded) -> dict[str, Any]:
+        places = [place.to_json() for place in self.places_of(graded.finding)]
+        return graded.to_json() | ({"places": places} if places else {})
 
     def _loads(self) -> dict[str, Any] | None:
         if self.outcome is None or self.outcome_as_is is None:

@@ -1,8 +1,8 @@
 """The fixture ``train_step_benchmark``: a paired comparison of training steps, handed to pytest-benchmark.
 
-pytest-benchmark runs one test after the other and so cannot take turns between variants; what is compared here is compared
-within rounds. It gets the steps of one variant for its tables, its storage and ``--benchmark-compare``, and the comparison
-as ``extra_info``, which its JSON keeps.
+pytest-benchmark runs one test after the other and so cannot take turns between variants; what is compared here is
+compared within rounds. It gets the steps of one variant for its tables, its storage and ``--benchmark-compare``, and
+the comparison as ``extra_info``, which its JSON keeps.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class TrainStepBenchmark:
     ) -> StepBenchmark:
         """Measure ``variants`` as ``ckptaudit.bench_train_step`` does, with its ``options``; return what it returns.
 
-        ``variant`` is the one that pytest-benchmark gets. The test fails where the whole 95 % interval of its speed-up is
-        below ``min_speedup``, or below ``min_of_predicted`` of the predicted one (0.6, say); it is skipped where
+        ``variant`` is the one that pytest-benchmark gets. The test fails where the whole 95 % interval of its speed-up
+        is below ``min_speedup``, or below ``min_of_predicted`` of the predicted one (0.6, say); it is skipped where
         that cannot be said, because the machine is too noisy. Under ``--benchmark-disable`` each step runs once, and
         nothing is held.
         """
@@ -80,9 +80,13 @@ def _hold(result: StepBenchmark, variant: str, least: float | None, share: float
     predicted = result.plan.predicted(variant)
     if share is not None and predicted is None:
         pytest.fail(f"{variant} has no prediction that min_of_predicted could be a share of", pytrace=False)
-    wanted = {"min_speedup": least, f"{share} of the predicted {predicted or 0:.2f}": share and share * (predicted or 0)}
+    wanted = {
+        "min_speedup": least,
+        f"{share} of the predicted {predicted or 0:.2f}": share and share * (predicted or 0),
+    }
     ratio = result.speed_up(variant)
     for name, bound in wanted.items():
         if bound is not None and ratio.high < bound:
-            words = f"{variant} is {ratio.point:.2f} times as fast as {result.baseline} ({ratio.low:.2f} to {ratio.high:.2f})"
+            interval = f"{ratio.low:.2f} to {ratio.high:.2f}"
+            words = f"{variant} is {ratio.point:.2f} times as fast as {result.baseline} ({interval})"
             pytest.fail(f"{words}, and {name} asks for {bound:.2f}\n\n{result}", pytrace=False)

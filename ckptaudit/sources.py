@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 from .formats import DEFAULT_LIMITS, Checkpoint, Limits, open_checkpoint
 from .manifest import Manifest
 from .model.spec import looks_like_model_spec, parse_model_spec
+from .place import Place
 from .policy import Side
 from .records import dataclass, field
 from .words import binary_size
 
 if TYPE_CHECKING:
+    from .formats import RawTensor
     from .model.witness import LoadWitness
 
 
@@ -25,7 +27,7 @@ class Source:
 
     The manifest of a model is awaited on first use: the process that builds it runs while a file is read.
     ``values`` is where the values of a checkpoint are: a path as ``open_checkpoint`` takes it, with ``limits``, or a
-    state dict in memory; None where there are none.
+    state dict in memory; None where there are none. ``state`` gives the state dict of what is in memory.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Source:
     facts: tuple[str, ...] = field(default_factory=tuple)
     limits: Limits = DEFAULT_LIMITS
     values: Any = None
+    state: Callable[[], Mapping[str, Any]] | None = None
+    _raws: Mapping[str, RawTensor | str] | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -63,7 +67,39 @@ class Source:
             choice=checkpoint.chosen.path if checkpoint else "",
             siblings=checkpoint.siblings if checkpoint else {},
             format=checkpoint.format if checkpoint else "",
+            place=self._place(),
         )
+
+    def _place(self) -> Place | None:
+        """Return the file that is meant, and the line of it where the model is defined."""
+        if self.witness is not None:
+            built = self.witness.facts
+            return Place(built.file, built.line or 1) if built.file else None
+        path = self.checkpoint.path if self.checkpoint else self.name
+        return Place(path, 1) if os.path.exists(path) else None  # what is given in memory has a name all the same
+
+    @property
+    def has_values(self) -> bool:
+        """True for checkpoints, state dicts and live models."""
+        return self.checkpoint is not None or self.state is not None
+
+    def raw(self, key: str) -> RawTensor | str:
+        """Return where the bytes of a tensor lie, or why they do not, as the end of a sentence."""
+        if self._raws is None:
+            self._raws = {}
+            if self.checkpoint is not None:
+                self._raws = self.checkpoint.raw.get(self.checkpoint.chosen.path, {})
+            elif self.state is not None:
+                from .model.memory import raw_tensors
+
+                self._raws = raw_tensors(self.state(), self.name)
+        return self._raws.get(key, "does not lie in one piece")
+
+    def check_unchanged(self) -> None:
+        """Raise FormatError where a file was written to since it was opened."""
+        for part in (self.checkpoint, *self.checkpoint.parts) if self.checkpoint is not None else ():
+            if part.source is not None:
+                part.source.check_unchanged()
 
     def close(self) -> None:
         """End the process of a model."""
@@ -158,9 +194,9 @@ def _of_live(given: Any) -> Source:
     if _is_module(given):
         from .model.live import LiveModel
 
-        return Source(type(given).__name__, "model", witness=LiveModel(given))
+        return Source(type(given).__name__, "model", witness=LiveModel(given), state=given.state_dict)
     if isinstance(given, Mapping):
-        return Source("state dict", "state dict", Manifest.of(given), values=given)
+        return Source("state dict", "state dict", Manifest.of(given), values=given, state=lambda: given)
     raise UsageError(type(given).__name__, "is neither a path, a model, a state dict, a Checkpoint nor a Manifest")
 
 

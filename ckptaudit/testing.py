@@ -7,22 +7,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from .audit import diff
+from .audit import compare, diff, parse_contract
+from .frozen import compare_frozen
+from .manifest import Manifest
+from .policy import Graded, Report, verdict_of
+from .records import replace
 from .report import render
+from .rules.upkeep import check_outdated
 from .scanning import scan
+from .sources import Source, open_source
+from .words import shell_word
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
     from .mapping.mapping import KeyMapping
+    from .policy import Report
     from .training.audit import FreezeAudit
     from .training.membership import Misfit
     from .training.select import Patterns
 
 _WIDTH = 100
+
+
+class AuditAssertionError(AssertionError):
+    """What an assertion found, as ``report``; the message is its table, and the command that says the same."""
+
+    def __init__(self, report: Report, width: int = _WIDTH, command: str = "", text: str = "") -> None:
+        again = f"\nreproduce: {command}\n" if command else ""
+        super().__init__(f"\n{text or render(report, 'table', width)}{again}")
+        self.report = report
 
 
 def assert_loads(
@@ -35,8 +53,59 @@ def assert_loads(
     """Assert that a checkpoint keeps the contract with a model, as ``ckptaudit.diff`` sees it. Nothing is loaded."""
     __tracebackhide__ = True
     report = diff(model, checkpoint, contract=contract, mapping=mapping)
-    if not report.ok:
-        raise AssertionError("\n" + render(report, "table", _WIDTH))
+    _kept(report, diff_command(model, checkpoint, contract, mapping))
+
+
+def assert_manifest(
+    model: Any, manifest: str | os.PathLike[str], *, frozen: bool = False, contract: str = "strict"
+) -> None:
+    """Assert that a model is still the one that a manifest file describes.
+
+    ``frozen`` is for the manifest of a release: the model need not equal it, but what the release saved has to load
+    by the contract.
+    """
+    __tracebackhide__ = True
+    report = manifest_report(model, manifest, frozen=frozen, contract=contract)
+    _kept(report, diff_command(model, manifest, contract, None))
+
+
+def manifest_report(
+    model: Any, manifest: str | os.PathLike[str], *, frozen: bool = False, contract: str = "strict"
+) -> Report:
+    """Compare a model, as ``diff`` takes it or opened, with a manifest file; they are equal unless ``frozen``."""
+    chosen, committed = parse_contract(contract), Manifest.load(manifest)
+    opened = model if isinstance(model, Source) else open_source(model)
+    with nullcontext() if opened is model else opened:
+        report = compare(Source(os.fspath(manifest), "manifest", committed), opened, None, chosen)
+        if frozen or not report.ok:
+            return report
+        outdated = tuple(Graded("error", finding) for finding in check_outdated(committed, opened.manifest))
+    findings = (*outdated, *report.findings)
+    return replace(report, findings=findings, verdict=verdict_of(findings))
+
+
+def diff_command(model: Any, checkpoint: Any, contract: str, mapping: Any) -> str:
+    """Return the command line that compares the same, where it can name both sides and the mapping; else nothing."""
+    paths = [os.fspath(side) for side in (model, checkpoint) if isinstance(side, (str, os.PathLike))]
+    if len(paths) < 2:
+        return ""
+    words = ["ckptaudit", "diff", *map(shell_word, paths)]
+    if contract != "strict":
+        words += ["--contract", contract]
+    for rule in _rules(mapping):
+        words += ["--map", shell_word(rule)]
+    return " ".join(words)
+
+
+def _rules(mapping: Any) -> list[str]:
+    """Return a mapping as the values of ``--map``."""
+    if mapping is None:
+        return []
+    if isinstance(mapping, (str, os.PathLike)):
+        return [os.fspath(mapping)]
+    from .mapping.mapping import KeyMapping
+
+    return KeyMapping.of(mapping).to_json()
 
 
 def assert_safe(*paths: str | os.PathLike[str], integrity: bool = False) -> None:
@@ -46,7 +115,9 @@ def assert_safe(*paths: str | os.PathLike[str], integrity: bool = False) -> None
     if not report.ok:
         from .report.scan import render_scan
 
-        raise AssertionError("\n" + render_scan(report, _WIDTH, verbose=False))
+        command = " ".join(["ckptaudit", "scan", *(shell_word(os.fspath(path)) for path in paths)])
+        again = f"\nreproduce: {command}{' --integrity' if integrity else ''}\n"
+        raise AssertionError(f"\n{render_scan(report, _WIDTH, verbose=False)}{again}")
 
 
 def assert_frozen(
@@ -60,8 +131,41 @@ def assert_frozen(
     __tracebackhide__ = True
     audit = _audited(model, step, steps, frozen=patterns, **options)
     if any(one.verdict != "held" for one in audit.verdicts if one.expected == "frozen"):
-        raise AssertionError(f"\n{audit.text(_WIDTH)}")
+        raise AuditAssertionError(audit.report, text=audit.text(_WIDTH))
     return audit
+
+
+def assert_frozen_between(
+    base: Any,
+    tuned: Any,
+    patterns: str | Iterable[str],
+    *,
+    trainable: str | Iterable[str] | None = None,
+    mapping: Any = None,
+) -> Report:
+    """Assert that a run left what ``patterns`` select as it was, from the checkpoints of before and after.
+
+    Everything is as in ``ckptaudit.compare_frozen``, whose report is returned.
+    """
+    __tracebackhide__ = True
+    return _kept(compare_frozen(base, tuned, patterns, trainable=trainable, mapping=mapping))
+
+
+def assert_same_values(first: Any, second: Any, *, rtol: float = 0.0, atol: float = 0.0, mapping: Any = None) -> Report:
+    """Assert that two checkpoints, state dicts or live models have the same keys, and values equal bit for bit.
+
+    With a tolerance ``|first - second| <= atol + rtol * |second|`` is enough. ``mapping`` gives the keys of ``second``
+    the names of ``first``. Returns the report of ``ckptaudit.diff(values=True)``.
+    """
+    __tracebackhide__ = True
+    return _kept(diff(first, second, mapping=mapping, values=True, rtol=rtol, atol=atol))
+
+
+def _kept(report: Report, command: str = "") -> Report:
+    __tracebackhide__ = True
+    if not report.ok:
+        raise AuditAssertionError(report, command=command)
+    return report
 
 
 def assert_trained(
@@ -75,7 +179,7 @@ def assert_trained(
     __tracebackhide__ = True
     audit = _audited(model, step, steps, frozen=(), trainable=patterns, **options)
     if any(one.verdict != "trained" for one in audit.verdicts):
-        raise AssertionError(f"\n{audit.text(_WIDTH)}")
+        raise AuditAssertionError(audit.report, text=audit.text(_WIDTH))
     return audit
 
 
@@ -90,7 +194,7 @@ def assert_matches_checkpoint(
     __tracebackhide__ = True
     audit = _audited(model, lambda: None, 0, frozen=patterns, trainable=(), against=checkpoint, mapping=mapping)
     if not audit.report.ok:
-        raise AssertionError(f"\n{audit.text(_WIDTH)}")
+        raise AuditAssertionError(audit.report, text=audit.text(_WIDTH))
     return audit
 
 
@@ -106,6 +210,28 @@ def assert_param_groups(
     from .training.membership import misgrouped
 
     _fail_with(misgrouped(model, optimizer, groups), "the parameter groups are not as expected")
+
+
+def assert_training_setup(
+    model: nn.Module,
+    optimizers: Optimizer | Iterable[Optimizer],
+    *,
+    frozen: Patterns,
+    trainable: Patterns | None = None,
+    **options: Any,
+) -> Report:
+    """Assert that ``ckptaudit.lint_training`` has nothing to warn of; nothing is run. Returns the report.
+
+    ``options`` are those of ``lint_training`` (``schedulers``, ``averaged``). Notes do not fail; warnings do, with
+    ``trainable`` or without: a setup that is right has none.
+    """
+    __tracebackhide__ = True
+    from .training.lint import lint_training
+
+    report = lint_training(model, optimizers, frozen=frozen, trainable=trainable, **options)
+    if any(graded.level != "note" for graded in report.findings):
+        raise AssertionError(f"\n{report.text(_WIDTH)}")
+    return report
 
 
 def assert_optimizer_covers(model: nn.Module, *optimizers: Optimizer) -> None:

@@ -53,6 +53,15 @@ def _write(name: str, text: str, mode: str) -> None:
         file.write(text)
 
 
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    """Add text in UTF-8 to the end of a file that others write to as well. Raises UsageError."""
+    name = os.fspath(path)
+    try:
+        _write(name, text, "a")
+    except OSError as error:
+        raise UsageError(name, f"cannot be written: {error.strerror}") from None
+
+
 def refuse_input(path: str, inputs: Iterable[str]) -> None:
     """Raise UsageError where writing ``path`` would overwrite one of ``inputs`` (``FILE#inner``, ``FILE.py:Net``)."""
     for given in inputs:

@@ -37,6 +37,8 @@ def command_of(rule: Rule, folder: Path) -> list[str]:
     checkpoint, model = rule_hits.checkpoint_of(folder).name, rule_hits.model_of(folder)
     if rule.code in rule_hits.SCANNED:
         return ["scan", "--integrity", checkpoint]
+    if (base := rule_hits.base_of(folder)) is not None:
+        return ["frozen", base.name, checkpoint, *rule_hits.options_of(folder)]
     if model is None:
         return ["inspect", checkpoint, *(["-v"] if rule.fixed == "note" else [])]
     return ["diff", model.name, checkpoint, *rule_hits.options_of(folder), *(["-v"] if rule.fixed == "note" else [])]

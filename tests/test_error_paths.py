@@ -69,7 +69,7 @@ def folder(tmp_path, monkeypatch):
 
 
 FROM_TO = "write FROM -> TO, as in 'module.* -> *' or 'blocks.{i}.* -> layers.{i+1}.*'"
-OUTPUT = "is not FORMAT=PATH; FORMAT is one of table, concise, json"
+OUTPUT = "is not FORMAT=PATH; FORMAT is one of table, concise, json, github, sarif, junit, markdown, html"
 
 
 def usage_error(capsys, arguments):
@@ -265,6 +265,9 @@ class InThisProcess:
 
     def really_load(self, given, limits, mappings):
         return LiveModel(self._built.with_values()).really_load(given, limits, mappings)
+
+    def places(self, keys):
+        return self._built.places(keys)
 
     def close(self):
         pass

@@ -14,6 +14,7 @@ from referencing import Registry, Resource
 from safetensors import safe_open
 from torch import nn
 
+import ckptaudit
 from ckptaudit import Manifest, TensorSpec
 from ckptaudit.cli import main
 from ckptaudit.dtypes import DTYPES
@@ -51,6 +52,11 @@ REPORTS = {
     "models": ["torchvision.models:resnet18", ARTICLE, "--contract", "exact"],
     "witness": [ROOT / "fixtures/rules/CKPT906/fires" / n for n in ("model.py", "checkpoint.safetensors")]
     + ["--witness"],
+    "values": [
+        *(ROOT / "fixtures/rules/CKPT305/fires" / f"{n}.safetensors" for n in ("model", "checkpoint")),
+        "--values",
+    ],
+    "no values": [RESNET50 / "model.manifest.json", RESNET50 / "dataparallel.pth", "--values", "--rtol", "1e-3"],
     "unchecked": [ARTICLE, "missing.pth"],
     "refused": [ARTICLE, "strange.pth"],
     "odd keys": [ARTICLE, "keys.pth"],
@@ -63,6 +69,17 @@ def folder(tmp_path, monkeypatch):
     Path("strange.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     odd = {"ключ.weight": 1, "quote\"'": 2, "back\\slash": 3, "tab\there": 4, "{1..4}": 5, "*": 6, "a b": 7}
     torch.save({key: torch.zeros(size) for key, size in odd.items() if key.isprintable()}, "keys.pth")
+
+
+FROZEN = ROOT / "fixtures" / "rules" / "CKPT804"
+
+
+@pytest.mark.parametrize("arguments", [[], ["backbone.*"], ["bakbone.*", "--trainable", "fc.*"]], ids=str)
+def test_reports_of_frozen_follow_the_schema(arguments, capsys):
+    files = [FROZEN / "fires" / f"{name}.safetensors" for name in ("base", "checkpoint")]
+    text = printed(capsys, "frozen", *files, *arguments, "--format", "json")
+    validate(json.loads(text), "report")
+    assert text == printed(capsys, "frozen", *files, *arguments, "--format", "json")
 
 
 def printed(capsys, *arguments):
@@ -123,6 +140,18 @@ def test_an_inspection_without_a_choice_follows_the_schema(capsys):
     validate(data, "inspect")
     assert data["choice"] is None
     assert [finding["code"] for finding in data["findings"]] == ["CKPT006", "CKPT701"]
+
+
+def test_reports_of_training_follow_the_schema():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    report = ckptaudit.lint_training(model, optimizer, frozen=["weight", "head"])
+    assert len(report.findings) == 2
+    validate(json.loads(json.dumps(report.to_json())), "report")
+    with ckptaudit.audit_training(model, optimizer, frozen="weight") as audit:
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    validate(json.loads(json.dumps(audit.report.to_json())), "report")
 
 
 def test_scans_follow_the_schema(capsys):

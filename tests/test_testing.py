@@ -49,6 +49,24 @@ def message(function, *arguments, **options):
     return str(caught.value)
 
 
+def test_a_training_setup(model):
+    groups = ckptaudit.param_groups(model, {"backbone": "freeze", "fc": {"lr": 0.1}})
+    optimizer = torch.optim.SGD(groups)
+    assert testing.assert_training_setup(model, optimizer, frozen="backbone", trainable="fc").ok
+    model.fc = nn.Linear(4, 3)
+    text = message(testing.assert_training_setup, model, optimizer, frozen="backbone")
+    assert "warning[CKPT811] stale-parameters: 2 trainable tensors" in text
+    text = message(testing.assert_training_setup, model, optimizer, frozen="backbone", trainable="fc")
+    assert "error[CKPT811]" in text
+
+
+def test_notes_fail_no_training_setup(model):
+    model.backbone.requires_grad_(False).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    report = testing.assert_training_setup(model, optimizer, frozen="backbone")
+    assert [graded.finding.rule.code for graded in report.findings] == ["CKPT834"]
+
+
 def test_frozen_and_trained(model):
     groups = ckptaudit.param_groups(model, {"backbone": "freeze", "fc": {"lr": 0.1}})
     optimizer = torch.optim.SGD(groups)
@@ -149,3 +167,26 @@ def test_loads_and_safe():
 def test_importing_it_needs_no_torch():
     code = "import sys, ckptaudit.testing; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_assert_frozen_between_two_files(tmp_path):
+    base = {"backbone.weight": torch.ones(3), "fc.weight": torch.ones(2)}
+    tuned = {**base, "fc.weight": torch.zeros(2)}
+    torch.save(base, tmp_path / "base.pth")
+    torch.save(tuned, tmp_path / "tuned.pth")
+    files = (tmp_path / "base.pth", tmp_path / "tuned.pth")
+    assert testing.assert_frozen_between(*files, "backbone", trainable="fc").ok
+    with pytest.raises(AssertionError, match=r"error\[CKPT801\] frozen-tensor-changed: 1 frozen tensor changed"):
+        testing.assert_frozen_between(*files, "fc")
+    with pytest.raises(AssertionError, match=r"error\[CKPT804\]"):
+        testing.assert_frozen_between(*files, "fcc")
+
+
+def test_assert_same_values():
+    state = {"weight": torch.tensor([1.0, 2.0])}
+    testing.assert_same_values(state, {"weight": torch.tensor([1.0, 2.0])})
+    close = {"weight": torch.tensor([1.0, 2.01])}
+    testing.assert_same_values(state, close, rtol=0.01)
+    for other in (close, {"weight": torch.tensor([1.0])}, {}):
+        with pytest.raises(AssertionError, match='Contract "exact": broken'):
+            testing.assert_same_values(state, other)

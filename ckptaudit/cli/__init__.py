@@ -12,7 +12,8 @@ from ..errors import UsageError
 from .streams import MIN_WIDTH, terminal_width, write, write_error
 
 CONTRACTS = ("open", "partial", "strict", "exact", "resume")
-FORMATS = ("table", "concise", "json")
+SCAN_FORMATS = ("table", "concise", "json", "github", "sarif", "junit", "markdown")
+FORMATS = (*SCAN_FORMATS, "html")
 
 _EXIT = """exit status: 0 the contract is kept, 1 it is broken,
              2 it could not be (fully) checked"""
@@ -23,13 +24,14 @@ _MAIN = """examples:
   ckptaudit check                         does all that is committed still load?
   ckptaudit scan weights/                 may these files be loaded?
   ckptaudit convert x.pth x.safetensors   as fast as a copy, and verified
+  ckptaudit frozen base.pth tuned.pth     what did fine-tuning change?
   ckptaudit explain CKPT201               what does this finding mean?
 """
 _DIFF = """examples:
   ckptaudit diff model.py resnet50.pth
   ckptaudit diff model.py:Net run/last.ckpt --arg num_classes=10
   ckptaudit diff torchvision.models:resnet50 'x.pth#net' --map 'module.* -> *'
-  ckptaudit diff old.safetensors new.safetensors --format json
+  ckptaudit diff old.safetensors new.safetensors --values --rtol 1e-6
 
 A model is FILE.py, FILE.py:NAME or PACKAGE.MODULE:NAME; a checkpoint is a file,
 a folder with an index, or FILE#PATH for a state dict inside it; a manifest
@@ -80,6 +82,17 @@ What is checked is in pyproject.toml:
   [tool.ckptaudit.targets.classifier]
   model = "models.py:Net"
   checkpoint = "weights/v*.pth"
+"""
+_FROZEN = """examples:
+  ckptaudit frozen resnet50.pth run/last.ckpt
+  ckptaudit frozen base.safetensors tuned.safetensors 'backbone.*' --trainable 'fc.*'
+  ckptaudit frozen base.pth 'last.ckpt#state_dict' '!fc.*' --map '* -> model.*'
+
+A pattern is a name with * in it, a name for all below it, re:REGEX, or rows:NAME[0:100];
+! takes out again, and the last one that matches decides. --map and --drop are
+applied to BASE. Without a pattern the report says what did not change.
+exit status: 0 frozen tensors are equal bit for bit, 1 one is not, or a trainable
+             one is, 2 something could not be compared, or a pattern matches nothing
 """
 _MANIFEST = """examples:
   ckptaudit manifest write model.py:Net -o net.manifest.json
@@ -139,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_scan(commands)
     _add_convert(commands)
     _add_bench(commands)
+    _add_frozen(commands)
     _add_manifest(commands)
     _add_explain(commands)
     return parser
@@ -151,7 +165,8 @@ def _add(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"{epilog}{status}"
     )
     if formats:
-        parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
+        words = f"{', '.join(formats)}; default: {formats[0]}"
+        parser.add_argument("--format", choices=formats, default=formats[0], metavar="FORMAT", help=words)
     parser.add_argument("--width", type=_width, metavar="N", help="columns; default: the terminal's, at most 100")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: auto")
     parser.add_argument("-v", "--verbose", action="store_true", help="show notes and every row")
@@ -165,16 +180,28 @@ def _width(text: str) -> int:
     return int(text)
 
 
+def _tolerance(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is no tolerance, as 1e-6 is")
+
+
 def _add_diff(commands: Any) -> None:
     parser = _add(commands, "diff", "compare a checkpoint with a model, or any two of them", _DIFF, FORMATS)
     parser.add_argument("model", metavar="MODEL", help="a model, a manifest, or a checkpoint")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a manifest")
-    parser.add_argument("--contract", choices=CONTRACTS, default="strict", help="what has to hold; default: strict")
+    parser.add_argument(
+        "--contract", choices=CONTRACTS, help="what has to hold; default: strict, or exact with --values"
+    )
     _add_rules(parser)
     _add_arguments(parser)
+    parser.add_argument("--values", action="store_true", help="compare the values too, bit for bit; without torch")
     parser.add_argument(
-        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
+        "--rtol", type=_tolerance, default=0.0, metavar="X", help="let values differ by X of the checkpoint's"
     )
+    parser.add_argument("--atol", type=_tolerance, default=0.0, metavar="X", help="let values differ by X")
+    _add_output(parser)
     _add_limits(parser)
     parser.add_argument(
         "--witness", action="store_true", help="also perform the load, on a throw-away copy, and compare"
@@ -200,9 +227,7 @@ def _add_check(commands: Any) -> None:
         metavar="RULE",
         help="put the present findings of a rule into the baseline; repeatable",
     )
-    parser.add_argument(
-        "--output", action="append", default=[], metavar="FORMAT=PATH", help="write another format to a file"
-    )
+    _add_output(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit 0 where a contract is broken")
 
 
@@ -224,12 +249,13 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_scan(commands: Any) -> None:
     summary = "tell which checkpoints may be loaded; nothing in them is executed"
-    parser = _add(commands, "scan", summary, _SCAN, FORMATS, status="")
+    parser = _add(commands, "scan", summary, _SCAN, SCAN_FORMATS, status="")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder to be searched to its ground")
     parser.add_argument("--integrity", action="store_true", help="read every byte: checksums, NaN, unwritten weights")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="pass over such names in folders; repeatable"
     )
+    _add_output(parser)
     _add_limits(parser)
 
 
@@ -249,11 +275,35 @@ def _add_convert(commands: Any) -> None:
     _add_limits(parser)
 
 
+def _add_frozen(commands: Any) -> None:
+    summary = "prove from two checkpoints that what is frozen did not change"
+    parser = _add(commands, "frozen", summary, _FROZEN, FORMATS, status="")
+    parser.add_argument("base", metavar="BASE", help="the checkpoint that the run began with")
+    parser.add_argument("tuned", metavar="TUNED", help="one that it wrote")
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="what is frozen, statistics included")
+    parser.add_argument(
+        "--trainable", action="append", default=[], metavar="PATTERN", help="what has to have changed; repeatable"
+    )
+    _add_rules(parser)
+    _add_output(parser)
+    _add_limits(parser)
+
+
 def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map", dest="rules", action=_Rule, metavar="RULE", help="'FROM -> TO' or FILE.toml, applied first; repeatable"
     )
     parser.add_argument("--drop", dest="rules", action=_Rule, metavar="PATTERN", help="leave checkpoint keys out")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        *("-o", "--output"),
+        action="append",
+        default=[],
+        metavar="FORMAT=PATH",
+        help="write another format to a file as well; repeatable",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

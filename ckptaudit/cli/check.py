@@ -11,23 +11,19 @@ from ..checking import Check
 from ..errors import UsageError
 from ..policy import CheckReport
 from ..records import replace
-from ..report import render
 from ..rules import UNCHECKED_CODES, find_rule
-from ..textfile import refuse_input, write_text
+from ..textfile import refuse_input
 from ..words import plural
-from .outputs import parse_outputs
+from .outputs import emit, parse_outputs
 from .project import enter_project
-from .streams import terminal_width, write, write_error, write_report
+from .streams import write, write_error
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the project, write the report, and the baseline where that is asked for; return the exit status."""
-    outputs = [(form, os.path.abspath(path)) for form, path in parse_outputs(options.output)]
+    outputs = [(form, os.path.abspath(path)) for form, path in parse_outputs(options)]
     report = _report(options, [path for _, path in outputs])
-    width = terminal_width(options.width)
-    for form, path in outputs:
-        write_text(path, render(report, form, width, options.verbose))
-    write_report(render(report, options.format, width, options.verbose), options.color)
+    emit(report, options, outputs)
     for error in [one.error for one in report.reports if one.error is not None and options.debug]:
         write_error(error, debug=True)
     return 0 if options.exit_zero and report.verdict == "broken" else report.exit_status
@@ -36,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, outputs: list[str]) -> CheckReport:
     """Check, and again where the baseline has changed: what is said then is what the next check will say."""
     adding = _codes(options.add_to_baseline)
-    against = os.path.abspath(options.against) if _is_folder(options.against) else options.against
+    folder = os.path.abspath(options.against) if _is_folder(options.against) else ""
     config = enter_project(options.config)
+    against = f"{os.path.relpath(folder)}/" if folder else options.against  # as seen from the project
     if options.baseline:
         config = replace(config, baseline=options.baseline)
     for path in outputs:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 
 from ..conversion import convert
 from .limits import parse_limits
 from .mapping import parse_mapping
-from .streams import terminal_width, write_report
+from .streams import byte_progress, terminal_width, write_report
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         drop_non_tensors=options.drop_non_tensors,
         dry_run=options.dry_run,
         limits=parse_limits(options.limit),
-        progress=_progress(),
+        progress=byte_progress(),
     )
     if options.format == "json":
         from ..report.json import render_json
@@ -35,12 +33,3 @@ def run(options: argparse.Namespace) -> int:
 
         write_report(render_conversion(result, terminal_width(options.width), options.verbose), options.color)
     return 0
-
-
-def _progress() -> Callable[[int, int], None] | None:
-    """Return what shows how much is written and compared: a bar, where somebody is there to see it."""
-    if not sys.stderr.isatty():
-        return None
-    from .progress import bar
-
-    return bar()

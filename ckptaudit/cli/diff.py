@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 
 from ..audit import diff, parse_contract
-from ..errors import CkptauditError
+from ..errors import CkptauditError, UsageError
 from ..policy import Report, Side, failed
-from ..report import render
-from ..textfile import refuse_input, write_text
 from .limits import parse_limits
 from .mapping import parse_mapping
-from .outputs import parse_outputs
-from .streams import terminal_width, write_report
+from .outputs import emit, parse_outputs
+from .streams import byte_progress, write_report
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare, write the report to standard output and to every --output, return the exit status."""
-    outputs = parse_outputs(options.output)
-    for _, path in outputs:
-        refuse_input(path, [options.model, options.checkpoint, *(text for _, text in options.rules or ())])
+    if (options.rtol or options.atol) and not options.values:
+        raise UsageError("--rtol and --atol", "are tolerances of values, which are not compared", "add --values")
+    inputs = [options.model, options.checkpoint, *(text for _, text in options.rules or ())]
+    outputs = parse_outputs(options, inputs)
     limits = parse_limits(options.limit)
     try:
         report = diff(
@@ -30,19 +29,24 @@ def run(options: argparse.Namespace) -> int:
             arguments=options.arg,
             limits=limits,
             witness=options.witness,
+            values=options.values,
+            rtol=options.rtol,
+            atol=options.atol,
+            progress=byte_progress() if options.values else None,
         )
     except CkptauditError as error:
         if options.format == "json":
             from ..report.json import render_json
 
             sides = Side("checkpoint", "", options.checkpoint, 0, 0, 0), Side("model", "", options.model, 0, 0, 0)
-            write_report(render_json(failed(error, "diff", parse_contract(options.contract), *sides).to_json()))
+            write_report(render_json(failed(error, "diff", parse_contract(_contract(options)), *sides).to_json()))
         raise
-    width = terminal_width(options.width)
-    for form, path in outputs:
-        write_text(path, render(report, form, width, options.verbose))
-    write_report(render(report, options.format, width, options.verbose), options.color)
+    emit(report, options, outputs)
     return _status(report, options.exit_zero)
+
+
+def _contract(options: argparse.Namespace) -> str:
+    return options.contract or ("exact" if options.values else "strict")
 
 
 def _status(report: Report, exit_zero: bool) -> int:

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 
 from ..errors import UsageError
+from ..report import SCAN_FORMATS
 from ..scanning import scan
 from .limits import parse_limits
-from .streams import terminal_width, write_error, write_report
+from .outputs import emit, parse_outputs
+from .streams import write_error
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge every file; a path that is not there does not hide the others."""
+    outputs = parse_outputs(options, options.paths, SCAN_FORMATS)
     limits = parse_limits(options.limit)
     there, status = [], 0
     for path in options.paths:
@@ -26,18 +29,7 @@ def run(options: argparse.Namespace) -> int:
     report = scan(
         *there, integrity=options.integrity, exclude=options.exclude, limits=limits, progress=_progress(options)
     )
-    if options.format == "json":
-        from ..report.json import render_json as render
-
-        write_report(render(report.to_json()))
-    elif options.format == "concise":
-        from ..report.scan import render_scan_concise
-
-        write_report(render_scan_concise(report))
-    else:
-        from ..report.scan import render_scan
-
-        write_report(render_scan(report, terminal_width(options.width), options.verbose), options.color)
+    emit(report, options, outputs)
     return max(status, report.exit_status)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from ..errors import CkptauditError, UsageError
@@ -30,6 +30,15 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError, AttributeError):  # no terminal, a closed stream, no stream at all
         return 0
+
+
+def byte_progress() -> Callable[[int, int], None] | None:
+    """Return what shows how many bytes are done: a bar, where somebody is there to see it."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        return None
+    from .progress import bar
+
+    return bar()
 
 
 def wants_colour(choice: str, stream: TextIO | None) -> bool:

@@ -6,17 +6,14 @@ Without torch and numpy, and in memory that does not depend on the size of the t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from math import prod
 
-from ..dtypes import DTYPES
 from ..formats.base import MIB, ByteSource, RawTensor
+from ..formats.elements import first_byte, is_plain, part_of, swapped, worked_out
 from ..newfile import NewFile
 from ..records import dataclass
-from .strided import blocks
 
 Pieces = Iterator[bytearray]
 Work = Callable[[], Iterable[bytearray]]
-_FLIPPED = bytes(value ^ 0x80 for value in range(256))
 
 
 @dataclass(frozen=True)
@@ -79,41 +76,5 @@ def whole_storage(raw: RawTensor) -> Content:
 
 def dense(raw: RawTensor) -> Content:
     """Return the values of a tensor in row-major order, little-endian, with its conj and neg bits carried out."""
-    spec = raw.spec
-    item = DTYPES[spec.dtype].itemsize
-    size = prod(spec.shape) * item
-    start = raw.offset + spec.storage_offset * item
-    if spec.contiguous and raw.byteorder == "little" and not (spec.conj or spec.neg):
-        return Content(size, raw.source, start)
-
-    def work() -> Pieces:
-        stride = spec.stride or ()
-        for block in blocks(raw.source, start, spec.shape, stride, item):
-            yield _resolved(swapped(block, part_of(spec.dtype)) if raw.byteorder == "big" else block, raw)
-
-    return Content(size, work=work)
-
-
-def part_of(dtype: str) -> int:
-    """Return the bytes of a number: a complex value is two of them."""
-    row = DTYPES[dtype]
-    return row.itemsize // 2 if row.kind == "complex" else row.itemsize
-
-
-def swapped(data: bytes | bytearray, width: int) -> bytearray:
-    """Return numbers of ``width`` bytes in the other byte order."""
-    result = bytearray(len(data))
-    for byte in range(width):
-        result[byte::width] = data[width - 1 - byte :: width]
-    return result
-
-
-def _resolved(block: bytearray, raw: RawTensor) -> bytearray:
-    """Carry out the conj and neg bits: each changes signs, and the sign of a float is the highest bit of its bytes."""
-    spec = raw.spec
-    width, item = part_of(spec.dtype), DTYPES[spec.dtype].itemsize
-    for part in range(item // width):
-        if spec.neg != (spec.conj and part == 1):
-            at = slice(part * width + width - 1, None, item)
-            block[at] = block[at].translate(_FLIPPED)
-    return block
+    size = raw.spec.nbytes
+    return Content(size, raw.source, first_byte(raw)) if is_plain(raw) else Content(size, work=lambda: worked_out(raw))

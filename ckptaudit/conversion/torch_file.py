@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from ..formats import open_checkpoint
 from ..formats.base import Checkpoint, Limits
+from ..formats.elements import part_of
 from ..manifest import TensorSpec
 from ..newfile import NewFile
 from ..records import replace
 from .archive import Archive
-from .content import Content, part_of, whole_storage
+from .content import Content, whole_storage
 from .outputs import Output, Seen, differs, same_bytes
 from .pickler import StateDict, Storage, pickled, storage_dtype
 from .plan import Item, Plan

@@ -71,15 +71,13 @@ def act(
     steps = plan([(n, rule) for n, rule in rules if rule.phase == "tensors"], tensors, effect.used)
     done: set[int] = set()
     for name, spec in tensors.items():
-        step = steps.get(name)
-        if step is None:
+        if name not in steps:
             for key in sources[name]:
                 effect.land(name, spec, key)
-        elif id(step) not in done:
-            done.add(id(step))
-            keys = tuple(sources[source][0] for source in step.sources)
-            for output, (target, result) in enumerate(zip(step.targets, step.op.shapes(step.specs), strict=True)):
-                effect.land(target, result, Recipe(step.op, keys, output))
+        for step in steps.get(name, ()):
+            if id(step) not in done:
+                done.add(id(step))
+                _make(step, sources, effect)
     _cast([(n, rule) for n, rule in rules if rule.phase == "cast"], effect)
     _tie([(n, rule) for n, rule in rules if rule.phase == "tie"], effect)
     for name, key in entries.items():
@@ -89,14 +87,21 @@ def act(
     return effect
 
 
-def plan(rules: Numbered, tensors: Mapping[str, TensorSpec], used: set[int]) -> dict[str, Step]:
-    """Return for each tensor the one step that takes it."""
-    steps: dict[str, Step] = {}
+def _make(step: Step, sources: Mapping[str, list[str]], effect: Effect) -> None:
+    keys = tuple(sources[source][0] for source in step.sources)
+    for output, (target, result) in enumerate(zip(step.targets, step.op.shapes(step.specs), strict=True)):
+        effect.land(target, result, Recipe(step.op, keys, output))
+
+
+def plan(rules: Numbered, tensors: Mapping[str, TensorSpec], used: set[int]) -> dict[str, list[Step]]:
+    """Return for each tensor the steps that take it: one, or several that each give their results new names."""
+    steps: dict[str, list[Step]] = {}
     for number, rule in rules:
         assert isinstance(rule, TensorRule)
-        for step in rule.steps(tensors, steps):
+        for step in list(rule.steps(tensors, steps)):
             used.add(number)
-            steps |= dict.fromkeys(step.sources, step)
+            for name in dict.fromkeys(step.sources):
+                steps.setdefault(name, []).append(step)
     return steps
 
 

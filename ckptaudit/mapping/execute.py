@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ..manifest import Manifest, TensorSpec
 from .mapping import KeyMapping, Mapped
 from .ops import Cast, Misfit, Op, check_usable
+from .ops.chain import Chain
 from .ops.joins import Concat, Deinterleave, Interleave, Split, Stack, Unstack
-from .ops.layout import Permute, Reshape, RopePermute, Transpose
-from .ops.values import AdaptInputConv, Pad, ResamplePosEmbed, Slice
+from .ops.layout import Copy, Permute, Reshape, RopePermute, Transpose
+from .ops.values import AdaptInputConv, Pad, Part, ResamplePosEmbed, Slice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +158,18 @@ def _slice(op: Slice, tensors: list[Tensor]) -> list[Tensor]:
     return [tensor.narrow(op.dim, op.start, stop - op.start)]
 
 
+def _part(op: Part, tensors: list[Tensor]) -> list[Tensor]:
+    return _slice(op.cut(tuple(tensors[0].shape)), tensors)
+
+
+def _chain(op: Chain, tensors: list[Tensor]) -> Sequence[Tensor]:
+    for step in op.ops:
+        do = _DO[type(step)]
+        together = step.joins or step.splits
+        tensors = list(do(step, tensors)) if together else [do(step, [tensor])[0] for tensor in tensors]
+    return tensors
+
+
 def _pad(op: Pad, tensors: list[Tensor]) -> list[Tensor]:
     (tensor,) = tensors
     shape = list(tensor.shape)
@@ -215,11 +228,14 @@ _DO: dict[type[Op], Callable[[Any, list[Tensor]], Sequence[Tensor]]] = {
     Unstack: _moved(_unstack),
     Interleave: _moved(_interleave),
     Deinterleave: _moved(_deinterleave),
+    Copy: _moved(lambda _op, tensors: tensors),
     Transpose: _moved(lambda op, tensors: [tensors[0].transpose(*op.dims)]),
     Permute: _moved(lambda op, tensors: [tensors[0].permute(op.dims)]),
     Reshape: _moved(lambda op, tensors: [tensors[0].reshape(op.shape)]),
     RopePermute: _moved(_rope_permute),
     Slice: _moved(_slice),
+    Part: _moved(_part),
+    Chain: _chain,
     Pad: _moved(_pad),
     Cast: _cast,
     AdaptInputConv: _adapt_input_conv,

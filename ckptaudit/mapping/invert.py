@@ -78,7 +78,11 @@ class _Old:
 def _invert_tensors(mapping: KeyMapping, tensors: Mapping[str, TensorSpec], old: _Old) -> Iterator[TensorRule]:
     """Yield rules that undo the operations; they see the names that the rules over keys take back."""
     rules = [(number, rule) for number, rule in enumerate(mapping.rules) if rule.phase == "tensors"]
-    steps = list({id(step): step for step in plan(rules, tensors, set()).values()}.values())
+    plans = plan(rules, tensors, set())
+    for name, ways in plans.items():
+        if len(ways) > 1:
+            raise UsageError(str(ways[1].rule), f"cannot be inverted: {str(ways[0].rule)!r} takes {name} too")
+    steps = list({id(step): step for (step,) in plans.values()}.values())
     before = {name: key for key, name in old.names.items()}
     for _, rule in rules:
         assert isinstance(rule, TensorRule)

@@ -20,7 +20,8 @@ _TOKEN = re.compile(r"\\(?P<escaped>.)|(?P<star>\*)|\{(?P<name>[a-z])([+-]\d{1,9
 class Template:
     """Whole keys: literal text, ``*`` for any text, ``{i}`` for one integer; ``{i+1}`` stands for i plus one.
 
-    Each star takes as little as it can. A backslash takes the meaning from what follows it.
+    Each star takes as little as it can, and ``i`` is never below zero, so that ``{i+3}`` is any integer from 3 up. A
+    backslash takes the meaning from what follows it.
     """
 
     text: str
@@ -58,7 +59,7 @@ class Template:
 
     def bind(self, key: str) -> Binding | None:
         """Return what stars and integers stand for in a key, or None where the whole key does not fit."""
-        match = self._regex.fullmatch(key)
+        match = self._regex.fullmatch(key) if self._needle in key else None
         if match is None:
             return None
         if not self.indices:
@@ -70,7 +71,7 @@ class Template:
                 stars.append(text)
             else:
                 index = int(text) - offset
-                if indices.setdefault(name, index) != index:
+                if index < 0 or indices.setdefault(name, index) != index:
                     return None
         return tuple(stars), tuple(indices.items())
 
@@ -89,6 +90,11 @@ class Template:
                     return None
                 pieces.append(str(index))
         return "".join(pieces)
+
+    @cached_property
+    def _needle(self) -> str:
+        """The longest literal text, which a key holds that fits: most keys are told from it at once."""
+        return max((literal for literal, name, _ in self._pieces if not name), key=len, default="")
 
     @cached_property
     def _pieces(self) -> list[tuple[str, str, int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import frexp
 from typing import TYPE_CHECKING, Any
 
+from ..dtypes import DTYPES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,5 +31,7 @@ def _end_of_range(dtype: Any) -> float:
     """
     import torch
 
-    info = torch.finfo(dtype)
-    return float(info.max + 2.0 ** (frexp(info.max)[1] - 1) * info.eps / 2)
+    largest = torch.finfo(dtype).max
+    precision = DTYPES[str(dtype).removeprefix("torch.")].precision  # torch's eps of float8_e5m2fnuz is half a step
+    step = 2.0 ** (1 - precision)
+    return float(largest + 2.0 ** (frexp(largest)[1] - 1) * step / 2)

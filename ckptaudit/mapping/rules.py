@@ -16,8 +16,8 @@ __all__ = ["WRAPPERS", "Drop", "Rename", "Rule", "StripWrappers", "escape", "par
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 TENSOR_WORDS = (
     *("split", "chunk", "concat", "stack", "unstack", "interleave", "deinterleave"),
-    *("transpose", "permute", "reshape", "rope_permute"),
-    *("cast", "slice", "pad", "adapt_input_conv", "resample_pos_embed"),
+    *("copy", "transpose", "permute", "reshape", "rope_permute", "chain"),
+    *("cast", "slice", "part", "pad", "adapt_input_conv", "resample_pos_embed"),
 )
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from ..manifest import TensorSpec
 from ..records import dataclass
 from ..words import did_you_mean
 from .ops import OPS, Cast, Misfit, Op, check_usable, shape_text
+from .ops.chain import read_steps, write_steps
 from .pattern import EXAMPLE, Binding, Template, check_sides, cut, masked, strip
 from .rules import Rule
 
@@ -30,6 +31,9 @@ class Step:
     sources: Names
     targets: Names
     specs: tuple[TensorSpec, ...]
+
+
+Taken = Mapping[str, Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,11 @@ class TensorRule(Rule):
         """Tell whether it takes a tensor of that name."""
         return any(template.bind(key) is not None for template in self._from)
 
-    def steps(self, tensors: Mapping[str, TensorSpec], taken: Mapping[str, Step] | None = None) -> Iterator[Step]:
-        """Yield what the rule does to these tensors. Raises UsageError where one does not fit, or is ``taken``."""
+    def steps(self, tensors: Mapping[str, TensorSpec], taken: Taken | None = None) -> Iterator[Step]:
+        """Yield what the rule does to these tensors. Raises UsageError where one does not fit, or is ``taken``.
+
+        Several rules may take a tensor where each has an arrow, and so gives what it makes a name of its own.
+        """
         met: set[str] = set()
         for sources, binding in self._groups(tensors):
             met.update(sources)
@@ -130,11 +137,13 @@ class TensorRule(Rule):
             return [key for key in tensors if self.matches(key)]
         return [key for key in literals if key is not None and key in tensors]
 
-    def _check_free(self, sources: Names, taken: Mapping[str, Step]) -> None:
+    def _check_free(self, sources: Names, taken: Taken) -> None:
         for name in sources:
-            if name in taken:
-                reason = f"also takes {name}, which {str(taken[name].rule)!r} takes"
-                raise UsageError(str(self), reason, "a tensor goes through one operation, and a cast")
+            for step in taken.get(name, ()):
+                if not (self.targets and step.rule.targets):
+                    reason = f"also takes {name}, which {str(step.rule)!r} takes"
+                    hint = "a tensor goes through one operation, and a cast; or name the result of each: FROM -> TO"
+                    raise UsageError(str(self), reason, hint)
 
     def _step(self, sources: Names, specs: tuple[TensorSpec, ...], binding: Binding) -> Step:
         try:
@@ -224,8 +233,11 @@ EXAMPLES = {
     "permute": "as in: permute conv.weight dims=3,2,0,1",
     "reshape": "as in: reshape fc.weight shape=10x512x1x1",
     "rope_permute": "as in: rope_permute *.q_proj.weight heads=32",
+    "copy": "as in: copy embed.weight -> lm_head.weight",
+    "chain": "as in: chain *.q.weight -> *.W_Q steps=reshape(8,64,512)|permute(0,2,1)",
     "cast": "as in: cast * dtype=float16",
     "slice": "as in: slice fc.* dim=0 start=0 stop=10",
+    "part": "as in: part *.qkv.weight -> *.v.weight dim=0 index=2 parts=3",
     "pad": "as in: pad embed.weight dim=0 after=64",
     "adapt_input_conv": "as in: adapt_input_conv conv1.weight in_chans=1",
     "resample_pos_embed": "as in: resample_pos_embed pos_embed size=24x24 prefix_tokens=1",
@@ -267,10 +279,15 @@ def _dtype(text: str) -> str:
     return text
 
 
+def _steps(text: str) -> str:
+    return write_steps(read_steps(text))
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys((*_SHAPES, *_LISTS), _numbers),
     "inverse": _boolean,
     "mode": str,
+    "steps": _steps,
     "dtype": _dtype,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError, first_line
+from ..place import Place
 from ..records import dataclass, replace
 from .describe import device_of
 from .spec import ModelSpec
@@ -28,6 +29,13 @@ class BuiltModel:
     module: nn.Module
     facts: ModelFacts
     make: Callable[[], Any] | None = None
+    attribute: str = ""
+
+    def places(self, keys: Iterable[str]) -> dict[str, Place]:
+        """Return where the user's code defines these keys: see ``SourcePlaces.of``."""
+        from .places import SourcePlaces
+
+        return SourcePlaces(self.module, self.facts.file, self.attribute, self.facts.line).of(keys)
 
     def with_values(self) -> nn.Module:
         """Return the model with its tensors on the CPU, built again if it is on the meta device."""
@@ -60,7 +68,7 @@ def build(spec: ModelSpec) -> BuiltModel:
     file, line = locate(code, name, value)
     if spec.file and file == code.__file__:
         file = spec.file
-    return BuiltModel(module, ModelFacts(spec.text, file, line, device, note), make)
+    return BuiltModel(module, ModelFacts(spec.text, file, line, device, note), make, name)
 
 
 def _built_already(module: nn.Module, spec: ModelSpec) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..manifest import Manifest
 from ..outcome import LoadOutcome
+from ..place import Place
 from .describe import device_of, manifest_of
 from .trial import try_load
 from .witness import Lines, ModelFacts, Testimony
@@ -43,6 +44,12 @@ class LiveModel:
         from .real_load import really_load  # and with it the code of mappings
 
         return really_load(self._module, given, limits, mappings)
+
+    def places(self, keys: Sequence[str]) -> dict[str, Place]:
+        """Return the lines of the code of the module's own classes that define these keys, as far as known."""
+        from .places import SourcePlaces
+
+        return SourcePlaces(self._module).of(keys)
 
     def close(self) -> None:
         """Nothing is held that needs closing."""

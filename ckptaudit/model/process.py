@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CkptauditError, ModelError, UsageError
 from ..manifest import Manifest
 from ..outcome import LoadOutcome
+from ..place import Place
 from .spec import ModelSpec
 from .witness import Lines, LoadWitness, ModelFacts, Testimony
 
@@ -137,6 +138,12 @@ class ModelProcess:
         self._process.send({"really_load": [given, bounds, [list(lines) for lines in mappings]]})
         answer = self._process.receive()
         return Testimony.from_json(answer["testimony"]) if "testimony" in answer else str(answer["undecided"])
+
+    def places(self, keys: Sequence[str]) -> dict[str, Place]:
+        """Return where the user's code defines these keys, as far as known."""
+        self._answer()
+        self._process.send({"places": list(keys)})
+        return {key: Place(**place) for key, place in self._process.receive()["places"].items()}
 
     def close(self) -> None:
         """End the child, whatever it does, and wait until it is gone."""

@@ -27,6 +27,8 @@ def serve(requests: Iterable[str], answer: Answer) -> None:
         request = json.loads(line)
         if "really_load" in request:
             answer(_really_load(built, *request["really_load"]))
+        elif "places" in request:
+            answer({"places": {key: place.to_json() for key, place in built.places(request["places"]).items()}})
         else:
             answer(_try_load(built.module, request))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..manifest import Manifest
 from ..outcome import LoadOutcome
+from ..place import Place
 from ..records import dataclass
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class LoadWitness(Protocol):
 
         ``given`` is the path of a checkpoint, or a state dict in memory.
         """
+
+    def places(self, keys: Sequence[str]) -> dict[str, Place]:
+        """Return the lines of the user's own code that define these keys, as far as known."""
 
     def close(self) -> None:
         """Release what the witness holds; it cannot be asked afterwards. May be called twice."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from ..outcome import LoadOutcome
 from ..policy import Graded, Report, Side
 from ..rules import Finding
 from ..words import plural, value_count, visible
-from .layout import break_word, folded_rows, witness_words, wrap, wrap_command
+from .fates import fate_table
+from .layout import break_word, folded_rows, load_rows, witness_words, wrap, wrap_command
+from .values import value_sentences, value_table
 
 MAX_ROWS = 20
 _MIN_COLUMN = 4
@@ -20,6 +21,10 @@ def render_table(report: Report, width: int, verbose: bool) -> str:
     """Return the report for people: head, findings, what the load does, and one sentence of verdict."""
     shown = [graded for graded in report.findings if verbose or graded.level != "note"]
     lines = _head(report, width)
+    if table := _tensor_table(report, verbose):
+        headers, *rows = table
+        first = rows if verbose else rows[:MAX_ROWS]
+        lines += ["", *grid(first, headers, width), *hidden_rows(len(rows) - len(first))]
     as_is = [graded for graded in shown if not graded.finding.mapped]
     mapped = [graded for graded in shown if graded.finding.mapped]
     for graded in as_is:
@@ -32,6 +37,12 @@ def render_table(report: Report, width: int, verbose: bool) -> str:
         lines += ["", *loads]
     lines += ["", *_verdict(report, width, verbose)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _tensor_table(report: Report, every: bool) -> list[tuple[str, ...]]:
+    if report.fates is not None:
+        return fate_table(report.fates, every)
+    return value_table(report.values, every) if report.values is not None else []
 
 
 def grid(
@@ -108,7 +119,8 @@ def _rows(finding: Finding, width: int, verbose: bool) -> list[str]:
     headers: tuple[str, ...] = (*finding.rule.columns, "tensors")
     if all(row[-1] == "1" for row in rows):
         headers, shown = headers[:-1], [row[:-1] for row in shown]
-    lines = grid(shown, headers, width)
+    used = [column for column in range(len(headers)) if any(row[column] for row in shown)]
+    lines = grid([[row[at] for at in used] for row in shown], [headers[at] for at in used], width)
     return lines + hidden_rows(len(rows) - len(shown))
 
 
@@ -118,31 +130,13 @@ def hidden_rows(count: int) -> list[str]:
 
 
 def _loads(report: Report, width: int) -> list[str]:
-    if report.alignment is None or report.outcome is None or report.outcome_as_is is None:
-        return []
-    total = len(report.alignment.model.all_keys)
-    headers = ["load_state_dict", "as is"]
-    outcomes = [report.outcome_as_is]
-    if report.mapping is not None:
-        parts = [("the mapping", report.mapping.given), ("the safe fix", report.mapping.proposed)]
-        headers.append(f"with {' and '.join(name for name, rules in parts if rules)}")
-        outcomes.append(report.outcome)
-    rows = [
-        ["strict=False", *(_non_strict(outcome, total) for outcome in outcomes)],
-        ["strict=True", *("returns" if outcome.strict else "raises" for outcome in outcomes)],
-    ]
-    return grid(rows, headers, width)
-
-
-def _non_strict(outcome: LoadOutcome, total: int) -> str:
-    if not outcome.non_strict:
-        return "raises"
-    return f"returns, loads {outcome.loaded:,} of {total:,}"
+    headers, *rows = load_rows(report) or [[]]
+    return grid(rows, headers, width) if rows else []
 
 
 def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
     counts = {level: report.count(level) for level in ("error", "warning", "note")}
-    sentences = list(report.remarks)
+    sentences = [*report.remarks, *(value_sentences(report.values) if report.values is not None else ())]
     if not counts["error"] and not counts["warning"]:
         sentences += _agreement(report)
     if any(counts.values()):
@@ -152,7 +146,7 @@ def _verdict(report: Report, width: int, verbose: bool) -> list[str]:
     lines = wrap(" ".join([*sentences, verdict]), width)
     if len(lines) > 1:  # the verdict stays whole, for grep
         lines = [*wrap(" ".join(sentences), width), verdict]
-    if report.verdict == "kept" and report.outcome is not None:
+    if report.verdict == "kept" and report.outcome is not None and report.values is None:
         arrived = "Every value arrives, as a real load shows. " if report.hearing and report.hearing.agrees else ""
         lines.append(f"{arrived}Not checked: {'the values themselves' if arrived else 'values'}.")
     worst = next((graded for graded in report.findings if graded.level == "error"), None)

@@ -12,6 +12,7 @@ from ..records import dataclass, field, replace
 if TYPE_CHECKING:
     from ..compare.align import Alignment
     from ..compare.hearing import Hearing
+    from ..compare.summary import Values
     from ..formats.base import Checkpoint
     from ..mapping.infer import Proposal
     from ..mapping.mapping import Mapped
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Level = Literal["error", "warning", "note"]
 Safety = Literal["safe", "unsafe", "display"]
 # What could not be checked has not passed, whoever would like it to: the exit status is 2.
-UNCHECKED_CODES = frozenset({"CKPT703", "CKPT905", "CKPT906"})
+UNCHECKED_CODES = frozenset({"CKPT703", "CKPT804", "CKPT905", "CKPT906"})
 
 
 class Contract(IntEnum):
@@ -70,6 +71,15 @@ class Rule:
     example: str = ""
     since: str = "0.1"
 
+    @property
+    def about(self) -> Literal["file", "model", "audit"]:
+        """What is at fault, or changed: the file, the code of the model, or the audit itself."""
+        return _ABOUT.get(self.code, _ABOUT.get(self.code[4:5], "file"))
+
+
+_ABOUT: dict[str, Literal["file", "model", "audit"]]
+_ABOUT = {**dict.fromkeys("12348", "model"), "9": "audit", "CKPT106": "file"}
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -93,9 +103,9 @@ class Finding:
     """One cause, with its evidence; how it is worded is the rule's and the renderer's business.
 
     ``keys`` are the keys concerned (of the checkpoint where both sides have them under different names).
-    ``rows`` are cells under the rule's columns, the first one a key. ``explains`` are the missing and unexpected
-    keys that need no finding of their own any more. ``mapped`` says that it holds under the proposed mapping.
-    ``breaks`` is set where this finding breaks another contract than its rule does in general.
+    ``rows`` are cells under the rule's columns, the first one a key. ``explains`` are the missing,
+    unexpected and mismatched keys that need no finding of their own any more. ``mapped`` says that it holds under
+    the proposed mapping. ``breaks`` is set where this finding breaks another contract than its rule does in general.
     """
 
     rule: Rule
@@ -133,7 +143,9 @@ class Finding:
         plural = count != 1
         words = {"count": f"{count:,}", "s": "s" if plural else "", "tensors": "tensors" if plural else "tensor"}
         words |= (
-            {"have": "have", "are": "are", "them": "them"} if plural else {"have": "has", "are": "is", "them": "it"}
+            {"have": "have", "are": "are", "them": "them", "v": ""}  # v ends a verb, as s does a noun
+            if plural
+            else {"have": "has", "are": "is", "them": "it", "v": "s"}
         )
         return words | {name: f"{v:,}" if type(v) is int else v for name, v in self.data.items()}
 
@@ -166,9 +178,11 @@ class Evidence:
 
     ``as_is`` aligns the two sides as they are; ``alignment`` does so under the mapping in force: the one
     given, and the one proposed on top of it. ``outcome`` and ``outcome_as_is`` are what the load says to each.
-    ``missing`` and ``unexpected`` are the keys that no finding explains yet; checks run in order, root causes first.
+    ``missing``, ``unexpected`` and ``mismatched`` are the keys that no finding explains yet, ``explained`` the
+    others; checks run in order, root causes first.
     ``origin`` maps keys of ``alignment`` to those of the file. ``undecided`` says why torch could not be asked.
-    ``contract`` is the one to be judged by. ``hearing`` is the witness's word, where one was asked.
+    ``contract`` is the one to be judged by. ``hearing`` is the witness's word, where one was asked. ``values`` are the
+    comparisons of values, where these were asked for.
     """
 
     as_is: Alignment
@@ -184,16 +198,25 @@ class Evidence:
     undecided: str = ""
     contract: Contract = Contract.strict
     hearing: Hearing | None = None
+    values: Values | None = None
+    explained: frozenset[str] = frozenset()
+
+    def source_key(self, key: str) -> str | None:
+        """Return the key of the file for one of ``alignment``; None for what operations on tensors make."""
+        if self.given is None:
+            return self.origin.get(key, key)
+        return self.origin.get(dict(self.given.ties).get(key, key))
 
     def without(self, explained: Iterable[str]) -> Evidence:
-        """Return the evidence with these missing and unexpected keys accounted for."""
-        gone = set(explained)
+        """Return the evidence with these missing, unexpected and mismatched keys accounted for."""
+        gone = frozenset(explained)
         if not gone:
             return self
         return replace(
             self,
             missing=tuple(key for key in self.missing if key not in gone),
             unexpected=tuple(key for key in self.unexpected if key not in gone),
+            explained=self.explained | gone,
         )
 
     def can_drop(self, keys: Iterable[str]) -> bool:
@@ -209,9 +232,8 @@ class Evidence:
     @property
     def mismatched(self) -> tuple[str, ...]:
         """The keys whose shapes the load refuses; load hooks may have adapted some of those that differ."""
-        if self.outcome.judge == "prediction":
-            return self.alignment.mismatched_keys
-        return tuple(key for key in self.alignment.mismatched_keys if key in self.refused)
+        keys = tuple(key for key in self.alignment.mismatched_keys if key not in self.explained)
+        return keys if self.outcome.judge == "prediction" else tuple(key for key in keys if key in self.refused)
 
     @property
     def refused(self) -> frozenset[str]:
@@ -223,7 +245,7 @@ def drop_options(keys: Iterable[str], universe: Iterable[str]) -> str:
     """Return the ``--drop`` options, quoted for a shell, that leave out exactly ``keys`` among ``universe``."""
     from shlex import quote
 
-    from ..compare.cover import cover
+    from ..mapping.cover import cover
     from ..mapping.rules import escape
 
     names = set(keys)

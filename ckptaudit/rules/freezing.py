@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .base import Contract, Rule
+from collections.abc import Iterable
+from typing import Any
+
+from .base import Contract, Finding, Rule
+from .meta import CHECK_SKIPPED
+from .verdicts import TensorVerdict, is_statistic
 
 FROZEN_TENSOR_CHANGED = Rule(
     code="CKPT801",
@@ -32,8 +37,13 @@ TRAINABLE_TENSOR_UNCHANGED = Rule(
     messages={
         "": "{count} trainable {tensors} did not change",
         "inconclusive": "{count} trainable {tensors} did not change yet, and that need not mean anything",
+        "undeclared": "{count} {tensors} outside of what is frozen did not change",
     },
-    details={"": "the loss can fall without them", "inconclusive": "audit more steps to know"},
+    details={
+        "": "the loss can fall without them",
+        "inconclusive": "audit more steps to know",
+        "undeclared": "files do not tell buffers from parameters; --trainable PATTERN names what has to change",
+    },
     columns=("key", "verdict", "why"),
     why="A layer in no optimizer, or that no gradient reaches, keeps its initial values; the loss falls all the same.",
     fix="See the cause; make the optimizer after the last change to the model, or with ckptaudit.param_groups.",
@@ -45,8 +55,13 @@ FROZEN_STATISTICS_DRIFTED = Rule(
     breaks=Contract.exact,
     silent="yes",
     summary="the running statistics of a frozen norm moved",
-    messages={"": "{count} running statistic{s} of frozen norms moved"},
-    details={"": "requires_grad=False does not hold them; eval mode does, and model.train() ends it"},
+    messages={
+        "": "{count} running statistic{s} of frozen norms moved",
+        "evident": "{count} running statistic{s} moved of norms whose weights did not",
+    },
+    details=dict.fromkeys(
+        ("", "evident"), "requires_grad=False does not hold them; eval mode does, and model.train() ends it"
+    ),
     columns=("key", "moved", "why"),
     why="A frozen backbone then computes other features than the pretrained one, in eval mode too.",
     fix="Freeze with ckptaudit.freeze(model, patterns), or call eval() on the frozen part after each model.train().",
@@ -92,3 +107,78 @@ SPEED_UP_MISSED = Rule(
     fix="Compare the plans before and after (ckptaudit bench --plan).",
     example="ckptaudit bench model.py --input 8,3,224,224 --min-speedup 2",
 )
+
+
+FREEZE_PATTERN_UNMATCHED = Rule(
+    code="CKPT804",
+    name="freeze-pattern-unmatched",
+    fixed="error",
+    summary="a pattern of what is frozen or trainable matches no tensor: exit status 2",
+    messages={"": "no tensor matches {count} pattern{s}"},
+    details={"": "what it was to hold is not held to anything"},
+    columns=("pattern", "closest"),
+    why="A misspelt pattern, or a layer that was renamed, freezes and checks nothing, in silence.",
+    fix="Correct the pattern: ckptaudit inspect shows the names that there are, without those of wrappers.",
+    example="ckptaudit frozen base.pth tuned.pth 'bakbone.*'",
+)
+
+
+def findings(judged: Iterable[TensorVerdict], *, declared: bool, of_files: bool = False) -> list[Finding]:
+    """Put verdicts into findings; ``declared`` says that the user named the trainable tensors, and holds them to it.
+
+    ``of_files`` says that whatever is not frozen may be a buffer, where nothing is declared.
+    """
+    judged = list(judged)
+    moved = [one for one in judged if one.verdict == "moved"]
+    statistics = [one for one in moved if is_statistic(one.name)]
+    attributes = [one for one in moved if one.kind == "attribute"]
+    rest = [one for one in moved if one not in statistics and one not in attributes]
+    found = [_moved(FROZEN_TENSOR_CHANGED, rest)] if rest else []
+    if attributes:
+        found.append(_moved(FROZEN_TENSOR_CHANGED, attributes, case="attribute", breaks=Contract.resume))
+    if statistics:
+        found.append(_moved(FROZEN_STATISTICS_DRIFTED, statistics))
+    stuck = [one for one in judged if one.expected == "trainable" and one.verdict not in ("trained", "inconclusive")]
+    if stuck:
+        guessed = of_files and not declared
+        case, breaks = ("undeclared", Contract.resume) if guessed else ("", Contract.exact if declared else None)
+        found.append(_stuck(stuck, case, breaks=breaks))
+    if open_ := [one for one in judged if one.verdict == "inconclusive"]:
+        found.append(_stuck(open_, case="inconclusive", breaks=Contract.resume))
+    if unread := [one for one in judged if one.verdict == "not checked" and one.expected == "frozen"]:
+        data = {"reason": f"{unread[0].name} {unread[0].cause.text if unread[0].cause else ''}"}
+        found.append(Finding(CHECK_SKIPPED, tuple(one.name for one in unread), "unread", data))
+    return found
+
+
+def _moved(rule: Rule, moved: list[TensorVerdict], **rest: Any) -> Finding:
+    """Word tensors that moved at one time for one cause alike, by the largest change of all, so that they fold."""
+    groups: dict[tuple[str, str, bool], list[TensorVerdict]] = {}
+    for one in moved:
+        counts = one.difference is not None and one.difference.max_ulp is None  # num_batches_tracked
+        groups.setdefault((one.when, _why(one), counts), []).append(one)
+    how = {id(one): text for (when, *_), group in groups.items() for text in [_how(when, group)] for one in group}
+    rows = tuple((one.name, how[id(one)], _why(one)) for one in moved)
+    data = {"verdicts": [one.to_json() for one in moved]}
+    return Finding(rule, tuple(one.name for one in moved), data=data, rows=rows, **rest)
+
+
+def _how(when: str, group: list[TensorVerdict]) -> str:
+    known = [one.difference for one in group if one.difference is not None and one.difference.looked]
+    if not known:
+        return when
+    if len(group) == 1:
+        return ", ".join(filter(None, (when, known[0].text)))
+    largest = max(known, key=lambda one: (one.max_abs or 0.0, one.max_ulp or 0))
+    return ", ".join(filter(None, (when, largest.size)))
+
+
+def _why(one: TensorVerdict) -> str:
+    text = one.cause.text if one.cause else ""
+    return f"{text}; {one.blame.text}" if one.blame else text
+
+
+def _stuck(stuck: list[TensorVerdict], case: str = "", breaks: Contract | None = None) -> Finding:
+    rows = tuple((one.name, one.verdict, one.cause.text if one.cause else "") for one in stuck)
+    data = {"verdicts": [one.to_json() for one in stuck]}
+    return Finding(TRAINABLE_TENSOR_UNCHANGED, tuple(one.name for one in stuck), case, data, rows, breaks=breaks)

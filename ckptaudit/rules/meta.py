@@ -26,6 +26,7 @@ CHECK_SKIPPED = Rule(
     messages={
         "": "torch's own load could not be tried: {reason}",
         "witness": "the load could not be performed: {reason}",
+        "values": "the values were not compared: {reason}",
         "unread": "{count} {tensors} could not be compared: {reason}",
         "target": "{reason}",
         "resume": "the training state was not compared: there are no rules for optimizers and schedulers yet",

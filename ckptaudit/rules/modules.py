@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..compare.align import is_extra_state
+from ..compare.values import compare, incomparable
 from ..outcome import key_of_error
 from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, shape_text
 from .tensors import differs_in_layout
@@ -80,6 +81,21 @@ EXTRA_STATE_MISSING = Rule(
     fix="Drop the key, or let set_extra_state cope with its absence through a load hook.",
     example="def get_extra_state(self): return {'scale': self.scale}",
 )
+METADATA_LOST = Rule(
+    code="CKPT405",
+    name="metadata-lost",
+    breaks=Contract.exact,
+    silent="yes",
+    summary="the checkpoint has no module versions (_metadata), and load code for older ones fills in what is missing",
+    messages={"": "{count} {tensors} of the model {are} not in the checkpoint, and torch does not say so"},
+    details={
+        "": "the module versions (_metadata) are gone: torch takes the file for one of an older version of the modules"
+    },
+    columns=("key", "version of its module"),
+    why="A state dict rebuilt as a plain dict has no versions, and strict=True then lets through what it lacks.",
+    fix="Save what state_dict() returns, not a dict made from it; keep its _metadata where keys have to be changed.",
+    example='torch.save({k: v for k, v in model.state_dict().items() if "running" in k}, path)',
+)
 MODULE_VERSION_NEWER = Rule(
     code="CKPT406",
     name="module-version-newer",
@@ -145,6 +161,7 @@ def check_hooks(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(LOAD_HOOK_ERROR, (key,) if key else (), data={"reason": message}, mapped=evidence.mapped)
     said = {*outcome.missing_keys, *outcome.unexpected_keys, *evidence.refused}
     differing = (*alignment.missing_keys, *alignment.unexpected_keys, *alignment.mismatched_keys)
+    said.update(key for key, _ in _filled_in(evidence))
     bridged = tuple(key for key in differing if key not in said)
     if bridged and not own:  # load code that complains may have swallowed the keys it complains of
         yield Finding(LOAD_HOOK_RENAMES, bridged, rows=tuple((key,) for key in bridged), mapped=evidence.mapped)
@@ -315,22 +332,40 @@ def check_tied_values(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _equal_bytes(evidence: Evidence, first: str, second: str) -> bool | None:
-    """Tell whether two tensors of the file hold the same bytes; None where the file cannot say."""
-    tensors = [_raw(evidence, key) for key in (first, second)]
-    if None in tensors:
+    """Tell whether two tensors of the file hold the same bits; None where the file cannot say."""
+    a, b = _raw(evidence, first), _raw(evidence, second)
+    if a is None or b is None or a.spec.dtype != b.spec.dtype or incomparable(a, b):
         return None
-    a, b = (tensor for tensor in tensors if tensor is not None)
-    whole = all(t.spec.contiguous and t.spec.nbytes == t.nbytes for t in (a, b))
-    if not whole or a.spec.dtype != b.spec.dtype:
-        return None
-    return all(x == y for x, y in zip(a.storage_chunks(), b.storage_chunks(), strict=True))
+    return compare(a, b, measure=False) is None
 
 
 def _raw(evidence: Evidence, key: str) -> RawTensor | None:
-    if evidence.checkpoint is None:
+    source = evidence.source_key(key)
+    if evidence.checkpoint is None or source is None:
         return None
-    source = evidence.origin.get(key, key)
     return evidence.checkpoint.raw.get(evidence.checkpoint.chosen.path, {}).get(source)
+
+
+def check_metadata(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what load code filled in because the checkpoint has no module versions, and so looks older than it may be.
+
+    Of the modules of torch that is counters of batches alone, which matter to no output in eval mode.
+    """
+    if rows := _filled_in(evidence):
+        counters = all(key.endswith("num_batches_tracked") for key, _ in rows)
+        breaks = Contract.resume if counters else None
+        yield Finding(METADATA_LOST, tuple(k for k, _ in rows), rows=rows, breaks=breaks, mapped=evidence.mapped)
+
+
+def _filled_in(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """Return the missing keys that torch does not call so, with the versions of their modules; the file has none."""
+    alignment, outcome = evidence.alignment, evidence.outcome
+    if outcome.judge != "torch" or outcome.errors or alignment.checkpoint.versions is not None:
+        return ()
+    versions = alignment.model.versions or {}
+    silent = [key for key in alignment.missing_keys if key not in outcome.missing_keys]
+    known = ((key, versions.get(alignment.model.module_of(key)) or 1) for key in silent)
+    return tuple((key, str(version)) for key, version in known if version > 1)
 
 
 def check_versions(evidence: Evidence) -> Iterator[Finding]:
@@ -347,6 +382,7 @@ def check_versions(evidence: Evidence) -> Iterator[Finding]:
 
 CHECKS = (
     check_hooks,
+    check_metadata,
     check_parametrizations,
     check_extra_state,
     check_missing_ties,

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..errors import UsageError
-from ..policy import Report, Side, grade, verdict_of
-from ..report import render
+from ..policy import Report, grade, verdict_of
 from ..rules import Contract
+from ..rules.freezing import findings
+from ..rules.verdicts import TensorVerdict
 from ..words import plural
 from .blame import BlameMode
 from .fingerprint import Fingerprint
-from .names import NamedTensor, named_tensors
+from .membership import optimizers_of
+from .names import named_tensors
 from .saved import Saved
-from .select import Patterns, Selection, claims, select
-from .verdicts import TensorVerdict, findings, verdicts
+from .select import Patterns, Selection, claims, rest, select
+from .sides import selected, side_of
+from .verdicts import verdicts
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 
 class FreezeAudit:
@@ -47,7 +52,7 @@ class FreezeAudit:
     ) -> None:
         self._model, self._declared, self._saved = model, declared, saved
         self._watch = Watch(model, frozen, trainable, optimizers, every)
-        self._start = _side("start", model, self._watch.tensors, _selected(frozen, trainable))
+        self._start = side_of("start", model, self._watch.tensors, selected(frozen, trainable))
         self._stack = ExitStack()
         self._blame = BlameMode(self._watched, self._changed) if blame else None
         self._verdicts: list[TensorVerdict] | None = None
@@ -69,7 +74,7 @@ class FreezeAudit:
 
     def text(self, width: int = 80) -> str:
         """Return the report as a terminal of that width shows it."""
-        return render(self.report, "table", width).rstrip("\n")
+        return self.report.text(width)
 
     def __str__(self) -> str:
         return self.text()
@@ -123,7 +128,7 @@ class FreezeAudit:
         graded = grade(findings(judged, declared=self._declared), Contract.exact)
         who = ", ".join(sorted({type(optimizer).__name__ for optimizer in watch.optimizers if watch.took(optimizer)}))
         steps = f"{plural(watch.step, 'step')} of {who}" if who else "no optimizer step"
-        end = _side("end", self._model, watch.tensors, steps)
+        end = side_of("end", self._model, watch.tensors, steps)
         start = self._start if self._saved is None else self._saved.source.side("checkpoint")
         return Report(
             command="audit",
@@ -167,13 +172,13 @@ def audit_training(
     """
     tensors = named_tensors(model)
     still = select(tensors, frozen, role="frozen")
-    moving = _rest(tensors, still) if trainable is None else select(tensors, trainable, role="trainable")
+    moving = rest(tensors, still) if trainable is None else select(tensors, trainable, role="trainable")
     claims(tensors, {"frozen": still, "trainable": moving})
     if every is not None and every < 1:
         raise UsageError("every", f"is {every}; it counts steps", "leave it out, or give 1 or more")
     return FreezeAudit(
         model,
-        [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers),
+        optimizers_of(optimizers),
         still,
         moving,
         declared=trainable is not None,
@@ -181,25 +186,6 @@ def audit_training(
         blame=blame,
         every=every,
     )
-
-
-def _rest(tensors: dict[str, NamedTensor], frozen: Selection) -> Selection:
-    """Return the parameters that are not frozen under any name, nor in part."""
-    taken = {id(tensors[name].tensor) for name in frozen}
-    names = [n for n, named in tensors.items() if named.kind == "parameter" and id(named.tensor) not in taken]
-    return Selection(dict.fromkeys(names))
-
-
-def _selected(frozen: Selection, trainable: Selection) -> str:
-    return f"{len(frozen):,} frozen, {len(trainable):,} trainable"
-
-
-def _side(role: str, model: nn.Module, tensors: dict[str, NamedTensor], *facts: str) -> Side:
-    own = {id(named.tensor): named.tensor for named in tensors.values() if named.kind != "attribute"}.values()
-    sized = [tensor for tensor in own if not torch.nn.parameter.is_lazy(tensor)]
-    elements = sum(tensor.numel() for tensor in sized)
-    nbytes = sum(tensor.numel() * tensor.element_size() for tensor in sized)
-    return Side(role, "model", type(model).__name__, len(own), elements, nbytes, facts)
 
 
 def _remarks(judged: list[TensorVerdict], steps: str) -> tuple[str, ...]:

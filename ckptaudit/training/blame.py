@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
@@ -12,28 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..records import dataclass
+from ..rules.verdicts import Blame
 
 _FRAMES = 8
-_PACKAGES = f"{os.sep}site-packages{os.sep}"
 # Operations that write running statistics without their schema saying so (measured: torch 2.14).
 _STATISTICS = ("running_mean", "running_var")
-
-
-@dataclass(frozen=True)
-class Blame:
-    """The operation (``aten._fused_adamw_.default``), and the callers as ``file:line in name``, innermost first."""
-
-    operation: str
-    stack: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The operation, and the innermost line that is not of an installed package."""
-        if not self.stack:
-            return self.operation
-        own = next((frame for frame in self.stack if _PACKAGES not in frame), self.stack[0])
-        return f"{self.operation} from {own.partition(_PACKAGES)[2] or own.removeprefix(os.getcwd() + os.sep)}"
 
 
 class BlameMode(TorchDispatchMode):  # type: ignore[misc]

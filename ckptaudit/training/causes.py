@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 from torch.optim import LBFGS
 
+from ..compare.difference import Difference
 from ..records import dataclass
 from ..rules.base import shape_text
+from ..rules.verdicts import Cause, Standstill, is_statistic
 from ..words import plural
-from .difference import Difference
 from .names import NamedTensor
 from .watch import Member, Moved, Watch
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_POWER_ITERATION = ("weight_u", "weight_v", "_u", "_v")
-# An average d*e + (1-d)*p of two equal values, or an addition that is taken back, is off by a few ULPs each time; an
-# update by 1e-4 of a float32 is about 1,000.
-_ROUNDING_ULPS = {"float32": 64, "float64": 64}
-_ROUNDING_ULPS_OF_16_BITS = 2
+POWER_ITERATION = ("weight_u", "weight_v", "_u", "_v")
 
 
-@dataclass(frozen=True)
-class Cause:
-    """A cause: ``kind`` for programs, ``text`` for people."""
-
-    kind: str
-    text: str
-
-
-def is_statistic(name: str) -> bool:
-    """Tell a running statistic by its name, which is the one in all norms of torch and in those made after them."""
-    return name.rpartition(".")[2] in _STATISTICS
+def is_observer(named: NamedTensor) -> bool:
+    """Tell an observer of quantization by the type's name, as there are many, in torch and elsewhere."""
+    return any("Observer" in kind or "FakeQuant" in kind for kind in (type(one).__name__ for one in named.modules))
 
 
 def why_moved(name: str, moved: Moved, watch: Watch, difference: Difference | None, *, blamed: bool) -> Cause:
@@ -60,9 +46,9 @@ def _of_buffer(named: NamedTensor, moved: Moved) -> Cause:
             return Cause("statistics", f"{kind} was in train mode, where each forward pass updates its statistics")
         how = "was for a while in train mode, or its statistics were written: update_bn, a broadcast of DDP, a load"
         return Cause("statistics", f"{kind} {how}")
-    if named.attribute in _POWER_ITERATION:
+    if named.attribute in POWER_ITERATION:
         return Cause("power-iteration", "spectral_norm was in train mode, where each forward pass iterates u and v")
-    if any("Observer" in type(module).__name__ or "FakeQuant" in type(module).__name__ for module in named.modules):
+    if is_observer(named):
         return Cause("observer", f"{kind} observes ranges in each forward pass, in train and eval mode")
     if named.kind == "attribute":
         return Cause("attribute", f"it is a plain attribute of {kind}, no buffer: flags and state dicts pass over it")
@@ -129,22 +115,13 @@ def _by_hand(named: NamedTensor, moved: Moved, difference: Difference | None, *,
         return Cause(
             "relocated", "its memory was replaced outside the optimizer: p.data = ..., set_(), .half().float()"
         )
-    if _is_rounding(named, difference):
+    if difference is not None and difference.is_rounding(_dtype(named)):
         return Cause("rounding", "it is off by rounding: averaged with itself (EMA), or added to and taken back")
     if blamed:
         return Cause("written", "it was written outside the optimizer")
     if moved.noticed:
         return Cause("in-place", "it was written in place outside the optimizer (copy_, mul_, init, load_state_dict)")
     return Cause("unseen", "it was written where autograd does not look: .data, NumPy, an averaged copy, a merge")
-
-
-def _is_rounding(named: NamedTensor, difference: Difference | None) -> bool:
-    if difference is None or difference.max_ulp is None or not difference.changed:
-        return False
-    return difference.max_ulp <= _ROUNDING_ULPS.get(_dtype(named), _ROUNDING_ULPS_OF_16_BITS)
-
-
-Standstill = Literal["no gradient", "zero gradient", "rounded away", "not in optimizer", "inconclusive"]
 
 
 @dataclass(frozen=True)

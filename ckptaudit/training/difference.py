@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isnan
 
 import torch
 from torch import Tensor
 
-from ..records import dataclass
-from ..words import plural
+from ..compare.difference import SHOWN_ROWS, Difference
 from .select import Rows
 
 # Values of a tensor that are kept: all of a small one (norms, biases), every n-th of a larger one.
 SAMPLE = 4096
-_SHOWN_ROWS = 4
-_SHOWN_ULPS = 1000  # more says no more than the absolute change
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _WITH_ULPS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What is known of a change. ``changed`` of the ``looked`` values that were compared differ, of ``total``.
-
-    ``max_abs`` is the largest absolute change (NaN where a NaN came or went), ``max_ulp`` the same in units in the
-    last place, None for other dtypes than float16, bfloat16, float32 and float64. ``rows`` are the first few
-    indices of the first dimension that changed.
-    """
-
-    changed: int
-    looked: int
-    total: int
-    max_abs: float | None = None
-    max_ulp: int | None = None
-    rows: tuple[int, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The change in a few words, as ``by up to 0.012 (10,066 ULPs), in 3 of 64 values``."""
-        sampled = " sampled" if self.looked < self.total else ""
-        if not self.changed:
-            return f"in none of {plural(self.looked, 'sampled value')}"
-        ulps = f" ({plural(self.max_ulp, 'ULP')})" if self.max_ulp is not None and self.max_ulp < _SHOWN_ULPS else ""
-        size = "to NaN" if self.max_abs is None or isnan(self.max_abs) else f"by up to {self.max_abs:.3g}{ulps}"
-        share = "" if self.changed == self.looked else f", in {self.changed:,} of {self.looked:,}{sampled} values"
-        rows = f", rows {', '.join(map(str, self.rows[:_SHOWN_ROWS]))}" if share and self.rows else ""
-        return f"{size}{share}{rows}" + (" ..." if rows and len(self.rows) > _SHOWN_ROWS else "")
 
 
 def sample(tensor: Tensor, rows: Rows | None) -> Tensor:
@@ -91,7 +58,7 @@ def compare(before: Tensor, after: Tensor, rows: Rows | None) -> Difference:
     hit: tuple[int, ...] = ()
     if rows is None and len(shape) > 1:
         place = index if at is None else at[index]
-        hit = tuple(torch.unique(place // (after.numel() // shape[0]))[: _SHOWN_ROWS + 1].tolist())
+        hit = tuple(torch.unique(place // (after.numel() // shape[0]))[: SHOWN_ROWS + 1].tolist())
     return Difference(len(index), len(old), total, _max_abs(old, new), _max_ulp(old, new), hit)
 
 
@@ -118,10 +85,16 @@ def _max_abs(old: Tensor, new: Tensor) -> float:
 
 
 def _max_ulp(old: Tensor, new: Tensor) -> int | None:
-    """Count the floats that lie between: sign and magnitude bits, read as integers, are in the floats' order."""
+    """Count the floats that lie between: of one sign the difference of the magnitudes, of two their sum."""
     if old.dtype not in _WITH_ULPS or not bool(torch.isfinite(old).all() and torch.isfinite(new).all()):
         return None
+    bits = [_bits(side).to(torch.int64) for side in (old, new)]
     floor = -(1 << (8 * old.element_size() - 1))
-    first, second = _bits(old).to(torch.int64), _bits(new).to(torch.int64)
-    ordered = [torch.where(bits < 0, floor - bits, bits) for bits in (first, second)]
-    return int((ordered[0] - ordered[1]).abs().max())
+    sizes = [torch.where(side < 0, side - floor, side) for side in bits]
+    opposite = (bits[0] < 0) != (bits[1] < 0)
+    apart = torch.where(opposite, 0, (sizes[0] - sizes[1]).abs())
+    if not opposite.any():
+        return int(apart.max())
+    one, other = (side[opposite] for side in sizes)
+    most = int((one.double() + other.double()).argmax())  # the sum of two may be too large for int64
+    return max(int(apart.max()), int(one[most]) + int(other[most]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import xxhash
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
+from ..model.memory import view_of, why_not
 from .select import Rows
 
 Method = Literal["xxh3_128", "index_mix"]
@@ -66,26 +65,6 @@ def take(
     return found, unchecked
 
 
-_NO_DISPATCH = Tensor.__torch_dispatch__
-
-
-def why_not(tensor: Tensor) -> str:
-    """Say why a tensor cannot be read, or return the empty string."""
-    if is_lazy(tensor):
-        return "is lazy and has no values yet"
-    if tensor.is_meta:
-        return "is on the meta device and has no values"
-    if tensor.layout != torch.strided or tensor.is_nested:
-        return f"has the layout {str(tensor.layout).removeprefix('torch.')}"
-    if type(tensor).__torch_dispatch__ is not _NO_DISPATCH:
-        return f"is a {type(tensor).__name__}, which keeps its values elsewhere"
-    if tensor.is_quantized:
-        return "is quantized"
-    if not tensor.untyped_storage().nbytes() and tensor.numel():
-        return "has no memory at the moment (a sharded parameter outside its forward pass)"
-    return ""
-
-
 def _order(tensor: Tensor, rows: Rows | None) -> tuple[int, ...]:
     """Return the dimensions in the order in which they lie in memory (channels_last), or () for the logical order."""
     if rows is not None or tensor.is_contiguous():
@@ -119,16 +98,9 @@ def _xxh3(tensor: Tensor, rows: Rows | None, order: tuple[int, ...]) -> bytes:
     return digest.digest()
 
 
-_memoryview: Any = ctypes.pythonapi.PyMemoryView_FromMemory
-_memoryview.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
-_memoryview.restype = ctypes.py_object
-_READ = 0x100  # PyBUF_READ
-
-
 def _bytes(tensor: Tensor) -> memoryview:
     """Return the memory of a contiguous tensor on the CPU, which must outlive the view."""
-    size = tensor.nbytes
-    return _memoryview(tensor.data_ptr(), size, _READ) if size else memoryview(b"")
+    return view_of(tensor.data_ptr(), tensor.nbytes)
 
 
 # Odd 64-bit constants as signed integers: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4), and the

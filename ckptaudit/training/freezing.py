@@ -97,13 +97,18 @@ def _check_whole(tensors: Mapping[str, NamedTensor], selection: Selection) -> No
 
 def _modules_to_hold(tensors: Mapping[str, NamedTensor], selection: Selection) -> list[nn.Module]:
     """Return the modules that eval mode is meant for: those wholly selected with all below, and held statistics."""
-    left = [named for name, named in tensors.items() if name not in selection and named.kind != "attribute"]
-    loose = {id(module) for named in left for module in named.modules}
+    held = wholly_frozen(tensors, selection)
     chosen = [tensors[name] for name in selection]
-    whole = [module for named in chosen for module in named.modules if id(module) not in loose]
-    held = {id(below): below for module in whole for below in module.modules()}
     held |= {id(named.module): named.module for named in chosen if _is_running_statistic(named)}
     return list(held.values())
+
+
+def wholly_frozen(tensors: Mapping[str, NamedTensor], selection: Selection) -> dict[int, nn.Module]:
+    """Return the modules all of whose tensors are selected, and all modules below them, by ``id``."""
+    left = [named for name, named in tensors.items() if name not in selection and named.kind != "attribute"]
+    loose = {id(module) for named in left for module in named.modules}
+    whole = {id(one): one for name in selection for one in tensors[name].modules if id(one) not in loose}
+    return {id(below): below for module in whole.values() for below in module.modules()}
 
 
 def _is_running_statistic(named: NamedTensor) -> bool:

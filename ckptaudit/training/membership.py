@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from ..records import dataclass
 from .names import named_tensors
 from .select import select
@@ -12,6 +13,16 @@ from .select import select
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
+
+
+def optimizers_of(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
+    """Return optimizers as a list, whether one is given or several. Raises UsageError for what has no groups."""
+    listed = list(given) if isinstance(given, Iterable) else [given]
+    for one in listed:
+        if not isinstance(getattr(one, "param_groups", None), list):
+            reason = f"are given as a {type(one).__name__}, which has no param_groups"
+            raise UsageError("the optimizers", reason, "give an optimizer of torch, or a list of them")
+    return listed
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -57,37 +57,34 @@ def named_tensors(model: nn.Module) -> dict[str, NamedTensor]:
     A tensor with several names is there under each of them. Where leaving out wrappers would give two tensors
     one name, the later one keeps its full path.
     """
+    walked: list[NamedTensor] = []
+    _walk(model, (), "", "", walked)
     found: dict[str, NamedTensor] = {}
-    for named in _walk(model, (), (), ()):
+    for named in walked:
         found_as = replace(named, name=named.path) if named.name in found else named
         found[found_as.name] = found_as
     return found
 
 
-def _walk(
-    module: nn.Module, above: tuple[nn.Module, ...], name: tuple[str, ...], path: tuple[str, ...]
-) -> Iterator[NamedTensor]:
-    if any(module is other for other in above):
-        return  # a module inside itself has no names to end with
-    modules = (*above, module)
-    for key, parameter in module._parameters.items():
+def _walk(module: nn.Module, above: tuple[nn.Module, ...], name: str, path: str, found: list[NamedTensor]) -> None:
+    """Append the tensors of a module and of all below it; ``name`` and ``path`` end with a dot, or are empty."""
+    for other in above:
+        if module is other:
+            return  # a module inside itself has no names to end with
+    modules, own = (*above, module), vars(module)
+    for key, parameter in own["_parameters"].items():
         if parameter is not None:
-            yield NamedTensor(_join(name, key), _join(path, key), parameter, "parameter", modules)
-    for key, buffer in module._buffers.items():
+            found.append(NamedTensor(name + key, path + key, parameter, "parameter", modules))
+    for key, buffer in own["_buffers"].items():
         if buffer is not None:
-            persistent = key not in module._non_persistent_buffers_set
-            yield NamedTensor(_join(name, key), _join(path, key), buffer, "buffer", modules, persistent)
-    for key, value in vars(module).items():
+            persistent = key not in own["_non_persistent_buffers_set"]
+            found.append(NamedTensor(name + key, path + key, buffer, "buffer", modules, persistent))
+    for key, value in own.items():
         if isinstance(value, Tensor):
-            yield NamedTensor(_join(name, key), _join(path, key), value, "attribute", modules, persistent=False)
-    for key, child in module._modules.items():
+            found.append(NamedTensor(name + key, path + key, value, "attribute", modules, persistent=False))
+    for key, child in own["_modules"].items():
         if child is not None:
-            inner = name if _wraps(module, key) else (*name, key)
-            yield from _walk(child, modules, inner, (*path, key))
-
-
-def _join(path: tuple[str, ...], key: str) -> str:
-    return ".".join((*path, key))
+            _walk(child, modules, name if _wraps(module, key) else f"{name}{key}.", f"{path}{key}.", found)
 
 
 def _wraps(module: nn.Module, key: str) -> bool:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..records import dataclass
+from ..selection import LANGUAGE, Pattern, Rows, Selection, apply, matches_nothing, overlap
 from .names import NamedTensor, named_tensors
-from .patterns import LANGUAGE, Pattern, matches_nothing
+
+__all__ = ["Patterns", "Predicate", "Rows", "Selection", "claims", "select"]
 
 # Given: one pattern, or several; a callable takes (name, tensor, module) and says whether the tensor is meant.
 Predicate = Callable[[str, Tensor, nn.Module], bool]
 Patterns = str | Predicate | Iterable["str | Predicate"]
-# Rows of the first dimension, as sorted ranges that do not touch; None stands for the whole tensor.
-Rows = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The tensors that patterns select, by canonical name, each whole (None) or by some rows of it."""
-
-    tensors: Mapping[str, Rows | None]
-    text: str = ""
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
 
 
 def select(model: nn.Module | Mapping[str, NamedTensor], patterns: Patterns, *, role: str = "") -> Selection:
@@ -43,18 +25,38 @@ def select(model: nn.Module | Mapping[str, NamedTensor], patterns: Patterns, *, 
     Raises UsageError for a pattern that cannot be read or that matches no tensor.
     """
     tensors = model if isinstance(model, Mapping) else named_tensors(model)
+    selection, unmatched = select_leniently(tensors, patterns, role=role)
+    if unmatched:
+        raise unmatched[0]
+    return selection
+
+
+def select_leniently(
+    tensors: Mapping[str, NamedTensor], patterns: Patterns, *, role: str = ""
+) -> tuple[Selection, list[UsageError]]:
+    """Return what ``select`` does, and one error for each pattern that matches nothing, instead of raising it."""
     parsed = [_parse(pattern) for pattern in _listed(patterns, role)]
     if not parsed:
-        return Selection({})
-    first = parsed[0]
+        return Selection({}), []
+    first, unmatched = parsed[0], []
     found: dict[str, Rows | None] = dict.fromkeys(tensors) if isinstance(first, Pattern) and first.excludes else {}
     for pattern in parsed:
         hits = [named for named in tensors.values() if _means(pattern, named)]
         if not hits:
-            raise matches_nothing(_text(pattern), tensors)
+            unmatched.append(matches_nothing(_text(pattern), tensors))
         for named in hits:
-            _apply(pattern, named, found)
-    return Selection({name: found[name] for name in tensors if name in found}, ", ".join(map(_text, parsed)))
+            written = pattern if isinstance(pattern, Pattern) else None
+            shape = tuple(named.tensor.shape) if written is not None and written.kind == "rows" else ()  # or it is lazy
+            apply(written, named.name, shape, found)
+    chosen = {name: found[name] for name in tensors if name in found}
+    return Selection(chosen, ", ".join(map(_text, parsed))), unmatched
+
+
+def rest(tensors: Mapping[str, NamedTensor], frozen: Selection) -> Selection:
+    """Return the parameters that are not frozen under any name, nor in part."""
+    taken = {id(tensors[name].tensor) for name in frozen}
+    names = [n for n, named in tensors.items() if named.kind == "parameter" and id(named.tensor) not in taken]
+    return Selection(dict.fromkeys(names))
 
 
 def claims(tensors: Mapping[str, NamedTensor], selections: Mapping[str, Selection]) -> None:
@@ -64,7 +66,7 @@ def claims(tensors: Mapping[str, NamedTensor], selections: Mapping[str, Selectio
         for name, rows in selection.tensors.items():
             mine = owners.setdefault(id(tensors[name].tensor), [])
             for other_role, other, other_rows in mine:
-                if other_role != role and _overlap(rows, other_rows):
+                if other_role != role and overlap(rows, other_rows):
                     raise _claimed_twice(name, role, other, other_role)
             mine.append((role, name, rows))
 
@@ -104,59 +106,3 @@ def _means(pattern: Pattern | Predicate, named: NamedTensor) -> bool:
         return pattern.matches(named.name)
     types = (base.__name__ for module in named.modules for base in type(module).__mro__)
     return pattern.matches(named.name, types, named.kind)
-
-
-def _apply(pattern: Pattern | Predicate, named: NamedTensor, found: dict[str, Rows | None]) -> None:
-    excludes = isinstance(pattern, Pattern) and pattern.excludes
-    if not isinstance(pattern, Pattern) or pattern.kind != "rows":
-        if excludes:
-            found.pop(named.name, None)
-        else:
-            found[named.name] = None
-        return
-    shape = tuple(named.tensor.shape)
-    rows = _ranges(pattern, shape)
-    if excludes:
-        if named.name not in found:
-            return
-        left = _without(found[named.name] or ((0, shape[0]),), rows)
-        found.pop(named.name)
-        if left:
-            found[named.name] = left
-    elif found.get(named.name, ()) is not None:
-        found[named.name] = _union((*(found.get(named.name) or ()), *rows))
-
-
-def _ranges(pattern: Pattern, shape: tuple[int, ...]) -> Rows:
-    if not shape:
-        raise UsageError(pattern.text, f"means a scalar, which has no rows ({pattern.body})")
-    ranges = []
-    for start, stop in pattern.rows:
-        last = shape[0] if stop is None else stop
-        if not start < last <= shape[0]:
-            raise UsageError(pattern.text, f"goes beyond the {shape[0]:,} rows of the tensor")
-        ranges.append((start, last))
-    return _union(ranges)
-
-
-def _union(ranges: Iterable[tuple[int, int]]) -> Rows:
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return tuple(merged)
-
-
-def _without(ranges: Rows, holes: Rows) -> Rows:
-    for start, stop in holes:
-        pieces = [piece for a, b in ranges for piece in ((a, min(b, start)), (max(a, stop), b))]
-        ranges = tuple((a, b) for a, b in pieces if a < b)
-    return ranges
-
-
-def _overlap(first: Rows | None, second: Rows | None) -> bool:
-    if first is None or second is None:
-        return True
-    return any(a < d and c < b for a, b in first for c, d in second)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from ..model.memory import why_not
 from ..records import dataclass, field
 from .difference import sample
-from .fingerprint import Fingerprint, take, why_not
+from .fingerprint import Fingerprint, take
 from .gradients import Gradient, gradients
 from .names import NamedTensor, named_tensors
 from .select import Rows, Selection
@@ -158,12 +159,12 @@ class Watch:
     def neighbours(self, name: str) -> list[str]:
         """Return the names of other tensors whose memory overlaps with this one's."""
         tensor = self.tensors[name].tensor
-        first, last = _extent(tensor)
+        first, last = extent(tensor)
         return [
             other
             for other, named in self.tensors.items()
             if named.tensor is not tensor and not why_not(named.tensor)
-            for start, stop in [_extent(named.tensor)]
+            for start, stop in [extent(named.tensor)]
             if named.tensor.device == tensor.device and start < last and first < stop
         ]
 
@@ -330,7 +331,7 @@ def _state(tensor: Tensor) -> _State:
     return _State(id(tensor), tensor.data_ptr(), version)
 
 
-def _extent(tensor: Tensor) -> tuple[int, int]:
+def extent(tensor: Tensor) -> tuple[int, int]:
     """Return the addresses between which a tensor's values lie."""
     reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()

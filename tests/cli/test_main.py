@@ -201,3 +201,4 @@ def test_the_choices_are_those_of_the_code_they_stand_for():
 
     assert tuple(Contract.__members__) == cli.CONTRACTS
     assert report.FORMATS == cli.FORMATS
+    assert report.SCAN_FORMATS == cli.SCAN_FORMATS

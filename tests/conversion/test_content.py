@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptaudit import TensorSpec
-from ckptaudit.conversion.content import dense, swapped, whole_storage
+from ckptaudit.conversion.content import dense, whole_storage
 from ckptaudit.formats.base import ByteSource, RawTensor
+from ckptaudit.formats.elements import swapped
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -43,15 +43,15 @@ def installed(wheel, tmp_path_factory):
     return folder / "bin"
 
 
-@pytest.fixture
-def run(installed, tmp_path):
-    """Return a function that runs a command line with the new environment first on the path, outside the repository."""
+@pytest.fixture(scope="session")
+def run_in(installed):
+    """Return a function that runs a command line in a folder, the new environment first on the path."""
     unset = ("PYTHONPATH", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE")
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment |= {"PATH": f"{installed}:{os.environ['PATH']}", "COLUMNS": "80"}
+    environment = {name: value for name, value in os.environ.items() if name not in (*unset, "GITHUB_WORKSPACE")}
+    environment |= {"PATH": f"{installed}:{os.environ['PATH']}", "COLUMNS": "80", "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def run(command, folder=tmp_path, **more):
+    def run_in(folder, command, **more):
         arguments = ["bash", "-c", command]
         return subprocess.run(arguments, cwd=folder, env=environment | more, capture_output=True, text=True)
 
-    return run
+    return run_in

@@ -20,20 +20,20 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     assert "ckptaudit/py.typed" in own
 
 
-def test_it_works_without_the_repository(run, installed, tmp_path):
+def test_it_works_without_the_repository(run_in, installed, tmp_path):
     for name in PAIR:
         shutil.copy(ROOT / "fixtures" / "resnet50" / name, tmp_path)
-    where = run("python -c 'import ckptaudit; print(ckptaudit.__file__)'").stdout
+    where = run_in(tmp_path, "python -c 'import ckptaudit; print(ckptaudit.__file__)'").stdout
     assert Path(where.strip()).is_relative_to(installed.parent)
-    assert run("ckptaudit --version").stdout == f"ckptaudit {ckptaudit.__version__}\n"
-    here = run(f"ckptaudit diff {' '.join(PAIR)}")
+    assert run_in(tmp_path, "ckptaudit --version").stdout == f"ckptaudit {ckptaudit.__version__}\n"
+    here = run_in(tmp_path, f"ckptaudit diff {' '.join(PAIR)}")
     assert (here.returncode, here.stderr) == (1, "")
     assert "fix [safe]  --map 'module.* -> *'" in here.stdout
 
 
-def test_it_builds_models_in_its_own_environment(run, tmp_path):
+def test_it_builds_models_in_its_own_environment(run_in, tmp_path):
     shutil.copytree(ROOT / "fixtures" / "article" / "changed_head", tmp_path / "net")
     shutil.copy(ROOT / "fixtures" / "article" / "resnet18.pth", tmp_path)
-    done = run("ckptaudit diff net/model.py resnet18.pth --format concise")
+    done = run_in(tmp_path, "ckptaudit diff net/model.py resnet18.pth --format concise")
     assert (done.returncode, done.stderr) == (1, "")
     assert "error CKPT201" in done.stdout

@@ -10,9 +10,10 @@ from ckptaudit.dtypes import DTYPES
 from ckptaudit.manifest import TensorSpec
 from ckptaudit.mapping.execute import execute
 from ckptaudit.mapping.ops import OPS, Misfit, check_usable
+from ckptaudit.mapping.ops.chain import Chain, read_steps, write_steps
 from ckptaudit.mapping.ops.joins import Concat, Deinterleave, Interleave, Split, Stack, Unstack
-from ckptaudit.mapping.ops.layout import Permute, Reshape, RopePermute, Transpose
-from ckptaudit.mapping.ops.values import CASTABLE, AdaptInputConv, Cast, Pad, ResamplePosEmbed, Slice
+from ckptaudit.mapping.ops.layout import Copy, Permute, Reshape, RopePermute, Transpose
+from ckptaudit.mapping.ops.values import CASTABLE, AdaptInputConv, Cast, Pad, Part, ResamplePosEmbed, Slice
 
 
 def spec(*shape, dtype="float32", **rest):
@@ -76,6 +77,9 @@ def test_every_operation_says_whether_it_is_exact_and_has_an_inverse():
         Reshape((8,)): [spec(4, 2)],
         RopePermute(2): [spec(4, 2)],
         Pad(after=1): [spec(4, 2)],
+        Copy(): [spec(4, 2)],
+        Chain("transpose(0,1)|split(0,2)|reshape(4)|permute(0)"): [spec(4, 2)],
+        Part(0, 1, 2): [spec(4, 2)],
         Cast("int64"): [spec(4, dtype="int8")],
         Cast("float64"): [spec(4)],
         Cast("float16"): [spec(4)],
@@ -84,8 +88,10 @@ def test_every_operation_says_whether_it_is_exact_and_has_an_inverse():
         ResamplePosEmbed((2, 2)): [spec(1, 10, 8)],
     }
     said = {(op.word, op.exact(inputs), op.undo(inputs) is not None) for op, inputs in fits.items()}
-    moves = {name for name in OPS if name not in ("chunk", "cast", "slice", "adapt_input_conv", "resample_pos_embed")}
-    lossy = {"cast", "slice", "adapt_input_conv", "resample_pos_embed"}
+    moves = {
+        name for name in OPS if name not in ("chunk", "cast", "slice", "part", "adapt_input_conv", "resample_pos_embed")
+    }
+    lossy = {"cast", "slice", "part", "adapt_input_conv", "resample_pos_embed"}
     assert said == {
         *((name, True, True) for name in moves),
         *((name, False, False) for name in lossy),
@@ -116,6 +122,9 @@ MISFITS = [
     (RopePermute(3), [spec(4, 2)], "does not hold 3 heads of an even number of rows"),
     (Cast("float16"), [spec(4, dtype="int8")], "is int8 and is not cast to float16"),
     (Slice(stop=5), [spec(4)], "has 4 entries along 0 and none from 0 to 5"),
+    (Part(0, 3, 3), [spec(6)], "has 6 entries along 0: no part 3 of 3"),
+    (Part(0, 0, 4), [spec(6)], "has 6 entries along 0: no part 0 of 4"),
+    (Chain("split(0,2)|split(0,2)"), [spec(4)], "goes through split, which takes one tensor, as 2"),
     (Pad(after=-1), [spec(4)], "is padded by before= and after=, which are not below 0"),
     (Pad(after=2**63), [spec(4)], f"would make a tensor of ({2**63 + 4},), which torch cannot hold"),
     (AdaptInputConv(1), [spec(4)], "is no weight of a two-dimensional convolution for in_chans= of 1 or more"),
@@ -222,3 +231,25 @@ class TestTimm:
         theirs = resample_abs_pos_embed(grid, list(size), list(old) or None, prefix, interpolation=mode)
         op = ResamplePosEmbed(size, prefix, old, mode)
         assert torch.equal(execute(op, [grid])[0], theirs)
+
+
+def test_a_chain_does_its_steps_one_after_another():
+    x = torch.arange(24).reshape(6, 4)
+    (a, b) = execute(Chain("split(0,2)|transpose(0,1)|reshape(2,6)"), [x])
+    assert torch.equal(a, x[:3].T.reshape(2, 6))
+    assert torch.equal(b, x[3:].T.reshape(2, 6))
+    (joined,) = execute(Chain("stack(0)|permute(1,0,2)|reshape(6,8)"), [x, x])
+    assert torch.equal(joined, torch.stack([x, x]).permute(1, 0, 2).reshape(6, 8))
+    (part,) = execute(Chain("part(0,1,3)|slice(1,0,2)"), [x])
+    assert torch.equal(part, x[2:4, :2])
+
+
+@pytest.mark.parametrize("text", ["transpose(0,1)|cut(0,1,3)", "rope_permute(2,1)", "split(0,3)|reshape(2,-1)", "copy"])
+def test_steps_are_written_as_they_are_read(text):
+    assert write_steps(read_steps(text)) == text
+
+
+@pytest.mark.parametrize("text", ["flip(0)", "split(0", "slice(1)", "reshape(a)"])
+def test_what_is_no_step(text):
+    with pytest.raises(ValueError, match=r"is no step|does not have the numbers"):
+        read_steps(text)

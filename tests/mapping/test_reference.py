@@ -12,7 +12,8 @@ from ckptaudit.mapping.rules import WORDS, parse_rule
 from ckptaudit.mapping.tensors import EXAMPLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "mapping.md").read_text()
-ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| `")]
+LINES = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
+ROWS = [[cell.strip().replace("\\|", "|") for cell in cells] for cells in LINES]
 RULES = [line for row in ROWS for line in re.findall(r"`([^`]+)`", row[0])]
 FITS = {
     "adapt_input_conv": {"conv1.weight": (8, 3, 3, 3)},
@@ -30,6 +31,9 @@ FITS = {
     "interleave": {"a.gate": (4, 4), "a.up": (4, 4)},
     "deinterleave": {"a.gate_up": (8, 4)},
     "cast": {"a": (4,)},
+    "copy": {"embed.weight": (8, 2)},
+    "chain": {"a.q.weight": (512, 512)},
+    "part": {"a.qkv.weight": (12, 4)},
 }
 
 

@@ -149,7 +149,7 @@ def test_a_second_operation_on_a_tensor_is_an_error():
     with pytest.raises(UsageError) as caught:
         mapping.apply(manifest(a=(2, 2), b=(2,)))
     assert caught.value.reason == "also takes a, which 'transpose a' takes"
-    assert caught.value.hint == "a tensor goes through one operation, and a cast"
+    assert caught.value.hint.startswith("a tensor goes through one operation, and a cast; or ")
     unfit = KeyMapping.parse(["transpose a", "split a -> q, k, v"])
     with pytest.raises(UsageError, match="also takes a, which 'transpose a' takes"):
         unfit.apply(manifest(a=(2, 6)))  # and not that 2 is not divisible by 3
@@ -168,3 +168,19 @@ def test_what_is_no_plain_tensor_is_named():
     state = Manifest({"w": TensorSpec((2, 2), "float32", layout="sparse_coo")})
     with pytest.raises(UsageError, match=r"transpose w: w \(2, 2\) is sparse coo; operations take dense tensors"):
         KeyMapping.parse(["transpose w"]).apply(state)
+
+
+def test_several_operations_take_a_tensor_where_each_names_its_result():
+    mapping = KeyMapping.parse(["copy wte -> E", "transpose wte -> U", "slice wte -> first dim=0 stop=1"])
+    source = Manifest({"wte": TensorSpec((10, 4), "float32")})
+    mapped = mapping.apply(source)
+    assert {key: spec.shape for key, spec in mapped.manifest.tensors.items()} == {
+        "E": (10, 4),
+        "U": (4, 10),
+        "first": (1, 4),
+    }
+    with pytest.raises(UsageError, match="takes wte too"):
+        mapping.invert(source)
+    with pytest.raises(UsageError, match="also takes wte") as caught:
+        KeyMapping.parse(["copy wte -> E", "transpose wte"]).apply(source)
+    assert caught.value.hint.endswith("name the result of each: FROM -> TO")

@@ -27,6 +27,17 @@ CASES = {
         *("convert", "fixtures/resnet50/dataparallel.pth", "resnet50.safetensors", "--dry-run"),
         *("--map", "module.* -> *", "--drop", "fc.*", "--map", "cast layer4.* dtype=float16"),
     ],
+    "diff_values": [
+        "diff",
+        *(f"fixtures/rules/CKPT305/fires/{n}.safetensors" for n in ("model", "checkpoint")),
+        "--values",
+    ],
+    "frozen": [
+        "frozen",
+        *(f"fixtures/rules/CKPT804/fires/{n}.safetensors" for n in ("base", "checkpoint")),
+        "encoder.*",
+        "fc",
+    ],
     "explain_rule": ["explain", "CKPT103"],
     "explain_list": ["explain"],
 }

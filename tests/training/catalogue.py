@@ -1,7 +1,7 @@
 """The catalogue of ways in which frozen tensors move and trainable ones do not, with its controls, as data.
 
 Each case is a function that takes ``audit(model, optimizers, frozen=..., trainable=...)``, a context manager, and trains
-inside it. ``audit`` and ``error`` say what the audit of training is to find; ``lint`` what static checks are to find.
+inside it. ``audit`` and ``error`` say what the audit of training is to find; lint_hits.json what the lint finds.
 Letters group the cases: A running statistics, B gradients left over, C flags, D ties, E lr=0, F optimizers, G
 reparametrizations, H buffers and attributes, I averages, J graphs, K precision, L writes, M adapters, N observers, S starts.
 """
@@ -27,15 +27,14 @@ class Case:
     run: Callable
     audit: tuple[str, ...] = ()
     error: str = ""
-    lint: tuple[str, ...] = ()
 
 
 CASES: list[Case] = []
 
 
-def case(id_, outcome, way, *audit, error="", lint=()):
+def case(id_, outcome, way, *audit, error=""):
     def add(function):
-        CASES.append(Case(id_, way, outcome, function, audit, error, lint))
+        CASES.append(Case(id_, way, outcome, function, audit, error))
         return function
 
     return add
@@ -375,7 +374,7 @@ def e04(audit):
     model = Net()
     optimizer = at_zero(model)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=1e-2)
-    with audit(model, optimizer, frozen="backbone"):
+    with audit(model, optimizer, frozen="backbone", schedulers=scheduler):
         for _ in range(3):
             train(model, optimizer, 1)
             scheduler.step()
@@ -386,7 +385,7 @@ def e05(audit):
     model = Net()
     optimizer = at_zero(model, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
-    with audit(model, optimizer, frozen="backbone"):
+    with audit(model, optimizer, frozen="backbone", schedulers=scheduler):
         for _ in range(3):
             train(model, optimizer, 1)
             scheduler.step()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ckptaudit.training.difference import SAMPLE, Difference, compare, positions, sample
+from ckptaudit.compare.difference import Difference
+from ckptaudit.training.difference import SAMPLE, compare, positions, sample
 
 
 def moved(before, after, rows=None):
@@ -40,7 +41,12 @@ def test_ulps_cross_zero_and_the_zeros_are_one_place():
     assert moved(torch.tensor([-tiny]), torch.tensor([tiny])).max_ulp == 2
     zeros = moved(torch.tensor([-0.0]), torch.tensor([0.0]))
     assert (zeros.changed, zeros.max_abs, zeros.max_ulp) == (1, 0.0, 0)
-    assert zeros.text == "by up to 0 (0 ULPs)"
+    assert zeros.text == "zeros changed their sign"
+
+
+def test_ulps_between_the_ends_of_float64_do_not_overflow():
+    large = torch.tensor([torch.finfo(torch.float64).max], dtype=torch.float64)
+    assert moved(large, -large).max_ulp == 2 * 0x7FEFFFFFFFFFFFFF
 
 
 def test_a_nan_that_stays_is_no_change():

@@ -1,4 +1,4 @@
-"""The same values in another order or shape: transpose, permute, reshape, rope_permute."""
+"""The same values, as they are or in another order or shape: copy, transpose, permute, reshape, rope_permute."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from math import prod
 from ...manifest import TensorSpec
 from ...records import dataclass
 from .base import Misfit, Op, Specs, axis, made, shape_text
+
+
+@dataclass(frozen=True)
+class Copy(Op):
+    """A tensor as it is, under another name: for one that other operations take as well."""
+
+    word = "copy"
+
+    def shapes(self, inputs: Specs) -> tuple[TensorSpec, ...]:
+        """Keep the shape."""
+        return (made(inputs, inputs[0].shape),)
+
+    def undo(self, _inputs: Specs) -> Op | None:
+        """Copy it back."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Other values or fewer: cast, slice, pad, adapt_input_conv, resample_pos_embed."""
+"""Other values or fewer: cast, slice, part, pad, adapt_input_conv, resample_pos_embed."""
 
 from __future__ import annotations
 
@@ -71,6 +71,33 @@ class Slice(Op):
     def exact(self, inputs: Specs) -> bool:
         """Tell whether nothing is cut off."""
         return self.shapes(inputs)[0].shape == inputs[0].shape
+
+
+@dataclass(frozen=True)
+class Part(Op):
+    """Keep one of ``parts`` equal parts along ``dim``; ``index`` counts from 0."""
+
+    dim: int
+    index: int
+    parts: int
+    word = "part"
+
+    def shapes(self, inputs: Specs) -> tuple[TensorSpec, ...]:
+        """One size is divided."""
+        (piece,) = self.cut(inputs[0].shape).shapes(inputs)
+        return (piece,)
+
+    def cut(self, shape: tuple[int, ...]) -> Slice:
+        """Return the same with the sizes of a shape. Raises Misfit."""
+        length = shape[axis(self.dim, len(shape))]
+        if not 0 <= self.index < self.parts or length % self.parts:
+            raise Misfit(f"has {length:,} entries along {self.dim}: no part {self.index:,} of {self.parts:,}")
+        size = length // self.parts
+        return Slice(self.dim, self.index * size, (self.index + 1) * size)
+
+    def exact(self, _inputs: Specs) -> bool:
+        """Tell whether there is only one part."""
+        return self.parts == 1
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Pattern:
         glob = _glob(self.body)
         return glob[0].matches(name) or glob[1].matches(name)
 
+    @property
+    def needs_modules(self) -> bool:
+        """True where names do not say what is meant."""
+        return self.kind == "module"
+
 
 _globs: dict[str, tuple[KeyPattern, KeyPattern]] = {}
 
@@ -101,11 +106,17 @@ def _rows(text: str, excludes: bool, body: str) -> Pattern:
 def matches_nothing(pattern: str, names: Iterable[str]) -> UsageError:
     """Return the error for a pattern that matches no tensor, naming the closest that there is."""
     names = list(names)
+    close = closest_name(pattern, names)
+    hint = f"the closest name is {close}" if close else f"the names begin with {', '.join(_tops(names))}"
+    return UsageError(pattern, "matches no tensor", hint)
+
+
+def closest_name(pattern: str, names: Iterable[str]) -> str:
+    """Return the tensor or module whose name is most like what a pattern says, or the empty string."""
+    names = list(names)
     modules = {name[:at] for name in names for at, char in enumerate(name) if char == "."}
     wanted = pattern.removeprefix("!").removeprefix("rows:").rstrip("*").rstrip(".")
-    close = get_close_matches(wanted, [*names, *modules], n=1, cutoff=0.5)
-    hint = f"the closest name is {close[0]}" if close else f"the names begin with {', '.join(_tops(names))}"
-    return UsageError(pattern, "matches no tensor", hint)
+    return next(iter(get_close_matches(wanted, [*names, *modules], n=1, cutoff=0.5)), "")
 
 
 def _tops(names: list[str]) -> list[str]:

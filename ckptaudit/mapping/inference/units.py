@@ -1,0 +1,111 @@
+"""State-dict keys as units: the leaf modules of a model, each with its few tensors.
+
+A unit is what a person would call one layer: weight and bias of one linear module, the five tensors of a batch norm, or
+a lone parameter. Its tensors go the same way, so a mapping is found for units and not for keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ...records import dataclass
+from .words import words
+
+Shape = tuple[int, ...]
+Path = tuple[str, ...]
+
+ROLES = {
+    "weight": "weight",
+    "weights": "weight",
+    "kernel": "weight",
+    "w": "weight",
+    "scale": "weight",
+    "gamma": "weight",
+    "bias": "bias",
+    "b": "bias",
+    "beta": "bias",
+    "running_mean": "running_mean",
+    "moving_mean": "running_mean",
+    "running_var": "running_var",
+    "moving_variance": "running_var",
+    "num_batches_tracked": "num_batches_tracked",
+    "weight_g": "weight_g",
+    "weight_v": "weight_v",
+}
+_PARAMETRIZED = {"original0": "weight_g", "original1": "weight_v"}
+_SUFFIXED = re.compile(r"(.+)_(weight|bias)$")
+_PREFIXED = re.compile(r"_?([WbwB])_([A-Za-z]\w*)$")
+_RECURRENT = re.compile(r"(weight|bias)_(ih|hh|hr)_(l\d+)(_reverse)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One tensor of a unit: its key, the shape it gives, and the operation that makes that shape of the stored one.
+
+    ``part`` is the place among the parts of a fused tensor of the model, or -1.
+    """
+
+    key: str
+    shape: Shape
+    op: str = "copy"
+    part: int = -1
+
+
+class Unit:
+    """A leaf module: where it is and its tensors by role.
+
+    ``stem`` is its path as words, without numbers, ``end`` the last two segments, ``nodes`` the modules above it, the
+    inner first.
+    """
+
+    __slots__ = ("bare", "end", "leaves", "nodes", "path", "stem")
+
+    def __init__(self, path: Path, bare: bool = False) -> None:
+        self.path = path
+        self.bare = bare
+        self.leaves: dict[str, Leaf] = {}
+        self.stem = tuple(words(segment) for segment in path)
+        self.end = path[-2:]
+        self.nodes: tuple[int, ...] = ()
+
+    @property
+    def main(self) -> Leaf:
+        """The tensor that is most telling: the weight, else the first."""
+        leaves = self.leaves
+        return leaves.get("weight") or leaves.get("weight_v") or next(iter(leaves.values()))
+
+    def __repr__(self) -> str:
+        return f"<{'.'.join(self.path)} {', '.join(self.leaves)}>"
+
+
+def locate(key: str) -> tuple[Path, str, bool]:
+    """Return the path of a key's unit, the tensor's role in it, and whether the tensor is a lone parameter."""
+    segments = key.split(".")
+    last = segments[-1]
+    if len(segments) > 2 and segments[-3:-1] == ["parametrizations", "weight"] and last in _PARAMETRIZED:
+        return tuple(segments[:-3]), _PARAMETRIZED[last], False
+    if last in ROLES and len(segments) > 1:
+        return tuple(segments[:-1]), ROLES[last], False
+    if found := _RECURRENT.match(last):
+        role, kind, layer, reverse = found.groups()
+        return (*segments[:-1], kind, layer, *(("reverse",) if reverse else ())), role, False
+    if found := _SUFFIXED.match(last):
+        return (*segments[:-1], found[1]), found[2], False
+    if found := _PREFIXED.match(last):
+        return (*segments[:-1], found[2]), "weight" if found[1] in "Ww" else "bias", False
+    return tuple(segments), "weight", True
+
+
+def gather(tensors: Iterable[tuple[str, Shape]]) -> list[Unit]:
+    """Group tensors, in the order they have, into units."""
+    units: dict[tuple[Path, bool], Unit] = {}
+    for key, shape in tensors:
+        path, role, bare = locate(key)
+        unit = units.get((path, False))
+        if bare or unit is None or role in unit.leaves:
+            if unit is not None and not bare:  # a second tensor of the same role: a unit of its own
+                path, role, bare = tuple(key.split(".")), "weight", True
+            unit = units.setdefault((path, bare), Unit(path, bare))
+        unit.leaves[role if role not in unit.leaves else key] = Leaf(key, shape)
+    return list(units.values())

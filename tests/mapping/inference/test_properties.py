@@ -1,0 +1,120 @@
+"""For any two manifests: no exception, one answer, every key accounted for; and no confident mistake on renamed trees."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckptaudit.mapping.assignment import CONFIDENT
+from ckptaudit.mapping.inference import infer
+
+from .helpers import manifest
+
+SEGMENTS = st.sampled_from(
+    [
+        "",
+        "0",
+        "1",
+        "2",
+        "10",
+        "a",
+        "b",
+        "qkv",
+        "q",
+        "k",
+        "v",
+        "weight",
+        "bias",
+        "W_Q",
+        "in_proj_weight",
+        "norm1",
+        "norm2",
+        "gate",
+        "up",
+        "..",
+        "é",
+        "_",
+        "running_mean",
+    ]
+)
+KEYS = st.lists(SEGMENTS, min_size=1, max_size=5).map(".".join)
+SHAPES = st.sampled_from(
+    [(), (1,), (4,), (8,), (12,), (4, 4), (12, 4), (4, 12), (2, 4, 2), (4, 4, 1, 1), (0, 4), (1, 4)]
+)
+TENSORS = st.dictionaries(KEYS, SHAPES, max_size=24)
+
+
+@given(TENSORS, TENSORS)
+@settings(max_examples=150, deadline=None)
+def test_every_key_is_accounted_for(source, target):
+    found = infer(manifest(source), manifest(target))
+    assert found == infer(manifest(source), manifest(target))
+    listed = [*(one.target for one in found.assigned), *found.uninitialised, *found.ambiguous]
+    assert sorted(listed) == sorted(target)
+    used = {key for one in found.assigned for key in one.sources}
+    assert used | set(found.dropped) == set(source)
+    assert used.isdisjoint(found.dropped)
+    for one in found.assigned:
+        assert 0.5 <= one.confidence <= 1.0
+        assert one.reason
+        if one.op == "copy":
+            assert source[one.sources[0]] == target[one.target]
+
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeiou" for c in "mnprst"]
+
+
+@st.composite
+def trees(draw):
+    """A tree with lists of blocks, and the same tree with every name but numbers and leaf names replaced."""
+    fresh = draw(st.permutations(WORDS))
+    names = {}
+    blocks = draw(st.integers(1, 7))
+    inside = draw(
+        st.lists(
+            st.tuples(st.sampled_from(WORDS[:20]), st.sampled_from([(4, 4), (8, 4), (4, 8), (4,), (4, 4, 3, 3)])),
+            min_size=1,
+            max_size=5,
+            unique_by=lambda x: x[0],
+        )
+    )
+    ends = draw(
+        st.lists(
+            st.tuples(st.sampled_from(WORDS[20:30]), st.sampled_from([(4,), (9, 4), (4, 3, 7, 7)])),
+            max_size=3,
+            unique_by=lambda x: x[0],
+        )
+    )
+    tensors = {f"{name}.weight": shape for name, shape in ends}
+    for i in range(blocks):
+        tensors |= {f"trunk.{i}.{name}.weight": shape for name, shape in inside}
+
+    def change(key):
+        return ".".join(
+            s if s.isdigit() or s == "weight" else names.setdefault(s, fresh[len(names)]) for s in key.split(".")
+        )
+
+    truth = {change(key): key for key in tensors}
+    order = draw(st.permutations(sorted(truth)))
+    return tensors, {key: tensors[truth[key]] for key in order}, truth
+
+
+@given(trees())
+@settings(max_examples=120, deadline=None)
+def test_a_renamed_tree_is_recovered_or_left_open_and_never_confidently_wrong(case):
+    source, target, truth = case
+    for one in infer(manifest(source), manifest(target)).assigned:
+        if one.confidence >= CONFIDENT:
+            assert one.sources == (truth[one.target],)
+
+
+@given(trees())
+@settings(max_examples=60, deadline=None)
+def test_a_prefix_changes_nothing_whatever_the_order(case):
+    source, _, _ = case
+    target = {f"wrapped.{key}": shape for key, shape in reversed(source.items())}
+    found = infer(manifest(source), manifest(target))
+    assert {one.target: one.sources for one in found.assigned} == {f"wrapped.{key}": (key,) for key in source}
+    assert max(Counter(one.sources for one in found.assigned).values()) == 1
