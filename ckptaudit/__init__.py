@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audit import diff
+    from .benchmark.plan import FreezePlan
+    from .benchmark.results import StepBenchmark
     from .checking import check
     from .conversion import Conversion, convert
     from .errors import CkptauditError, FormatError, ModelError, UsageError
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     from .policy import CheckReport, Report
     from .scanning import ScanReport, scan
     from .training.audit import FreezeAudit, audit_training
+    from .training.bench import bench_train_step, freeze_variants
+    from .training.bench.step import TrainStep
     from .training.freezing import freeze
     from .training.groups import param_groups
     from .training.lint import lint_training
+    from .training.plan import plan_freeze
 
 __version__ = "0.1.0"
 
@@ -32,6 +37,7 @@ _HOMES = {
     "Conversion": "conversion",
     "FormatError": "errors",
     "FreezeAudit": "training.audit",
+    "FreezePlan": "benchmark.plan",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
     "LoadError": "loading.result",
@@ -40,18 +46,23 @@ _HOMES = {
     "ModelError": "errors",
     "Report": "policy",
     "ScanReport": "scanning",
+    "StepBenchmark": "benchmark.results",
     "TensorSpec": "manifest",
+    "TrainStep": "training.bench.step",
     "UsageError": "errors",
     "audit_training": "training.audit",
+    "bench_train_step": "training.bench",
     "check": "checking",
     "compare_frozen": "frozen",
     "convert": "conversion",
     "diff": "audit",
     "freeze": "training.freezing",
+    "freeze_variants": "training.bench",
     "lint_training": "training.lint",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
     "param_groups": "training.groups",
+    "plan_freeze": "training.plan",
     "scan": "scanning",
 }
 
@@ -62,6 +73,7 @@ __all__ = [
     "Conversion",
     "FormatError",
     "FreezeAudit",
+    "FreezePlan",
     "KeyMapping",
     "KeyPattern",
     "LoadError",
@@ -70,18 +82,23 @@ __all__ = [
     "ModelError",
     "Report",
     "ScanReport",
+    "StepBenchmark",
     "TensorSpec",
+    "TrainStep",
     "UsageError",
     "audit_training",
+    "bench_train_step",
     "check",
     "compare_frozen",
     "convert",
     "diff",
     "freeze",
+    "freeze_variants",
     "lint_training",
     "load",
     "open_checkpoint",
     "param_groups",
+    "plan_freeze",
     "scan",
 ]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from .pytest_bench import TrainStepBenchmark
     from .pytest_session import Auditor, Session
 
 _SESSION = pytest.StashKey["Session"]()
@@ -61,6 +62,14 @@ def _session(config: pytest.Config) -> Session:
 def ckptaudit(request: pytest.FixtureRequest) -> Auditor:
     """Offer the assertions of ``ckptaudit.testing``; ``assert_manifest`` keeps a committed file for each test."""
     return _session(request.config).auditor(request)
+
+
+@pytest.fixture
+def train_step_benchmark(benchmark: Any) -> TrainStepBenchmark:
+    """Compare training steps within rounds, and hand the figures to pytest-benchmark, which has to be installed."""
+    from .pytest_bench import TrainStepBenchmark
+
+    return TrainStepBenchmark(benchmark)
 
 
 def pytest_deselected(items: Iterable[pytest.Item]) -> None:

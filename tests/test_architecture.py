@@ -32,10 +32,11 @@ LAYERS = [
     {"audit", "scanning", "conversion", "loading", "frozen"},
     {"checking"},
     {"report"},
+    {"benchmark"},
     {"training"},
     {"wire"},
     {"cli", "testing"},
-    {"pytest_session"},
+    {"pytest_session", "pytest_bench"},
     {"pytest_plugin"},
     {"", "__main__"},
 ]
@@ -149,6 +150,7 @@ def test_the_dear_standard_modules_stay_out():
     [
         ("tabulate", ["report/table.py"]),
         ("tqdm", ["cli/progress.py"]),
+        ("matplotlib", ["benchmark/figures.py"]),
         ("numpy", ["compare/decode.py", "compare/overflow.py", "compare/tally.py", "integrity.py"]),
         ("tomli", ["tomlfile.py"]),
         ("safetensors", ["conversion/safetensors_file.py", "model/read_state.py"]),

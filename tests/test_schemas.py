@@ -182,6 +182,22 @@ def test_conversions_follow_the_schema(options, capsys):
     assert text == printed(capsys, "convert", ARTICLE, *options, "--format", "json")
 
 
+NET = ROOT / "tests" / "training" / "bench" / "nets.py"
+BENCH = ["bench", f"{NET}:Net", "--input", "2,3,16,16", "--format", "json"]
+
+
+def test_plans_follow_the_schema(capsys):
+    data = json.loads(printed(capsys, *BENCH, "--plan", "--timed"))
+    validate(data, "plan")
+    assert all(variant["cost"]["seconds"] for variant in data["variants"])
+
+
+def test_benchmarks_follow_the_schema(capsys):
+    data = json.loads(printed(capsys, *BENCH, "--rounds", "8", "--clock", "cpu"))
+    validate(data, "bench")
+    assert all(len(variant["measured"]["seconds"]) == 8 for variant in data["variants"])
+
+
 def test_notes_follow_the_schema():
     class Net(nn.BatchNorm1d):
         def get_extra_state(self):

@@ -62,6 +62,15 @@ folder, for shards; .pth, .pt, .bin or .ckpt for that of torch.save.
 exit status: 0 it is written, and is the same as its source, bit for bit
              2 nothing was written; what was there before still is
 """
+_BENCH = """examples:
+  ckptaudit bench torchvision.models:resnet50 --input 8,3,224,224 --plan
+  ckptaudit bench model.py:Net --input 8,3,224,224 --freeze 'backbone.*'
+  ckptaudit bench model.py --step train.py:make_step --seconds 60 --format json
+
+make_step(model, parameters) returns a ckptaudit.TrainStep.
+exit status: 0 measured, 1 a --min-speedup is missed, 2 nothing could be measured:
+             a step failed, or the machine is too noisy
+"""
 _CHECK = """examples:
   ckptaudit check
   ckptaudit check classifier --against origin/main
@@ -142,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_scan(commands)
     _add_convert(commands)
+    _add_bench(commands)
     _add_frozen(commands)
     _add_manifest(commands)
     _add_explain(commands)
@@ -300,6 +310,53 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=N", help="how much a file may ask for; repeatable"
     )
+
+
+def _add_bench(commands: Any) -> None:
+    summary = "measure what freezing buys: training steps of a model, frozen and not, in time and memory"
+    parser = _add(commands, "bench", summary, _BENCH, ("table", "json", "markdown"), status="")
+    parser.add_argument("model", metavar="MODEL", help="a model")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="SHAPE", help="8,3,224,224 or 8,128:int64; one per argument"
+    )
+    parser.add_argument(
+        "--freeze",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="what is frozen; default: all but the head",
+    )
+    parser.add_argument("--plan", action="store_true", help="only work it out: FLOPs and memory, nothing is run")
+    parser.add_argument("--timed", action="store_true", help="with --plan: time each operation on its own as well")
+    parser.add_argument("--step", metavar="FILE:NAME", help="a function of yours that makes the step of each variant")
+    parser.add_argument("--optimizer", choices=("adamw", "adam", "sgd"), default="adamw", help="default: adamw")
+    parser.add_argument("--variants", metavar="NAMES", help="only these, with commas between them")
+    parser.add_argument("--depths", type=_count, metavar="N", help="freeze depths to measure; default: 3, to plan: all")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="default: until the noise is small")
+    parser.add_argument("--seconds", type=_seconds, metavar="N", help="measure for as long")
+    parser.add_argument("--min-speedup", action="append", default=[], metavar="[VARIANT=]N", help="exit 1 below it")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="default: wall")
+    parser.add_argument("--threads", type=_count, metavar="N", help="of torch; default: as torch has it")
+    parser.add_argument("--device", metavar="DEVICE", help="default: an accelerator, else cpu")
+    parser.add_argument("--dtype", metavar="DTYPE", help="of the model and its batch; default: its own")
+    parser.add_argument("--plot", metavar="FILE", help="draw the figures: .png, .svg or .pdf (needs matplotlib)")
+    _add_arguments(parser)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 10**6):
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 up")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 10**6:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
 
 
 def _add_manifest(commands: Any) -> None:

@@ -20,3 +20,21 @@ def bar() -> Callable[[int, int], None]:
             shown.pop().close()
 
     return update
+
+
+def steps_bar() -> Callable[[int, int, str], None]:
+    """Return a function that is told (done, total, what); another ``what`` begins a new bar, an empty one ends it."""
+    shown: list[tuple[str, Any]] = []
+
+    def update(done: int, total: int, what: str) -> None:
+        if shown and shown[0][0] != what:
+            shown.pop()[1].close()
+        if not what:
+            return
+        if not shown:
+            shown.append((what, tqdm(total=total or None, desc=what, leave=False)))
+        bar = shown[0][1]
+        bar.total = total or None
+        bar.update(done - bar.n)
+
+    return update

@@ -45,8 +45,13 @@ def _tensor_table(report: Report, every: bool) -> list[tuple[str, ...]]:
     return value_table(report.values, every) if report.values is not None else []
 
 
-def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, indent: str = "  ") -> list[str]:
-    """Lay cells out in columns of at most ``width`` in all. Cells too wide are wrapped, never cut."""
+def grid(
+    rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, indent: str = "  ", *, figures: bool = False
+) -> list[str]:
+    """Lay cells out in columns of at most ``width`` in all. Cells too wide are wrapped, never cut.
+
+    ``figures`` sets all columns but the first flush right.
+    """
     columns = len(headers) or max(map(len, rows))
     table = [[visible(cell) for cell in row] for row in (headers, *rows)]
     widths = [max((len(row[i]) for row in table if i < len(row)), default=0) for i in range(columns)]
@@ -54,7 +59,10 @@ def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], width: int, inde
     while sum(widths) > room and max(widths) > _MIN_COLUMN:
         widths[widths.index(max(widths))] -= 1
     wrapped = [["\n".join(_cell(cell, widths[i])) for i, cell in enumerate(row)] for row in table if row]
-    text = tabulate(wrapped, tablefmt="plain", disable_numparse=True)  # its headers would be two columns wider
+    sides = ("left", *["right" if figures else "left"] * (columns - 1))
+    text = tabulate(
+        wrapped, tablefmt="plain", disable_numparse=True, colalign=sides
+    )  # its headers would be two columns wider
     return [indent + line for line in text.splitlines()]
 
 

@@ -289,7 +289,7 @@ def test_opening_returns_at_once_and_closing_leaves_no_zombie(tmp_path):
     began = time.monotonic()
     process = open_model(parse_model_spec(f"{tmp_path}/model.py"))
     opened = time.monotonic() - began
-    pid = process._child.pid
+    pid = process._process._child.pid
     process.close()
     process.close()
     assert opened < 1
@@ -335,7 +335,7 @@ def test_a_child_whose_parent_closes_early_just_ends(tmp_path):
     write(light, "raise ImportError('none')\n", "torch.py")
     child = Path(ModelProcess.__module__.replace(".", "/")).with_name("child.py")
     process = subprocess.Popen(
-        [sys.executable, str(Path(ROOT) / child)],
+        [sys.executable, str(Path(ROOT) / child), "ckptaudit.model.serving"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
