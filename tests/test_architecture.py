@@ -153,6 +153,7 @@ def test_the_dear_standard_modules_stay_out():
         ("tomli", ["tomlfile.py"]),
         ("safetensors", ["conversion/safetensors_file.py", "model/read_state.py"]),
         ("xxhash", ["training/fingerprint.py"]),
+        ("jinja2", ["report/html.py"]),
     ],
 )
 def test_only_one_file_imports_a_heavy_package(package, users):

@@ -69,7 +69,7 @@ def folder(tmp_path, monkeypatch):
 
 
 FROM_TO = "write FROM -> TO, as in 'module.* -> *' or 'blocks.{i}.* -> layers.{i+1}.*'"
-OUTPUT = "is not FORMAT=PATH; FORMAT is one of table, concise, json, github, sarif, junit, markdown"
+OUTPUT = "is not FORMAT=PATH; FORMAT is one of table, concise, json, github, sarif, junit, markdown, html"
 
 
 def usage_error(capsys, arguments):

@@ -12,8 +12,8 @@ from ..errors import UsageError
 from .streams import MIN_WIDTH, terminal_width, write, write_error
 
 CONTRACTS = ("open", "partial", "strict", "exact", "resume")
-FORMATS = ("table", "concise", "json", "github", "sarif", "junit", "markdown")
-SCAN_FORMATS = FORMATS
+SCAN_FORMATS = ("table", "concise", "json", "github", "sarif", "junit", "markdown")
+FORMATS = (*SCAN_FORMATS, "html")
 
 _EXIT = """exit status: 0 the contract is kept, 1 it is broken,
              2 it could not be (fully) checked"""
@@ -284,6 +284,7 @@ def _add_frozen(commands: Any) -> None:
         "--trainable", action="append", default=[], metavar="PATTERN", help="what has to have changed; repeatable"
     )
     _add_rules(parser)
+    _add_output(parser)
     _add_limits(parser)
 
 

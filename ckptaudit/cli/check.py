@@ -21,7 +21,7 @@ from .streams import write, write_error
 
 def run(options: argparse.Namespace) -> int:
     """Check the project, write the report, and the baseline where that is asked for; return the exit status."""
-    outputs = [(form, os.path.abspath(path)) for form, path in parse_outputs(options.output)]
+    outputs = [(form, os.path.abspath(path)) for form, path in parse_outputs(options)]
     report = _report(options, [path for _, path in outputs])
     emit(report, options, outputs)
     for error in [one.error for one in report.reports if one.error is not None and options.debug]:

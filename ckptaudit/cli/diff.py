@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     if (options.rtol or options.atol) and not options.values:
         raise UsageError("--rtol and --atol", "are tolerances of values, which are not compared", "add --values")
     inputs = [options.model, options.checkpoint, *(text for _, text in options.rules or ())]
-    outputs = parse_outputs(options.output, inputs)
+    outputs = parse_outputs(options, inputs)
     limits = parse_limits(options.limit)
     try:
         report = diff(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 
 from ..frozen import compare_frozen
-from ..report import render
 from .limits import parse_limits
 from .mapping import parse_mapping
-from .streams import byte_progress, terminal_width, write_report
+from .outputs import emit, parse_outputs
+from .streams import byte_progress
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare two checkpoints of one run, write the report, return the exit status."""
+    outputs = parse_outputs(options, [options.base, options.tuned, *(text for _, text in options.rules or ())])
     report = compare_frozen(
         options.base,
         options.tuned,
@@ -22,5 +23,5 @@ def run(options: argparse.Namespace) -> int:
         limits=parse_limits(options.limit),
         progress=byte_progress(),
     )
-    write_report(render(report, options.format, terminal_width(options.width), options.verbose), options.color)
+    emit(report, options, outputs)
     return report.exit_status

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..report import FORMATS, One, render
+from ..report import FORMATS, check_installed, render
 from ..textfile import append_text, refuse_input, write_text
 from ..words import shell_word
 from .streams import terminal_width, write_report
 
+if TYPE_CHECKING:
+    from ..report.parts import One
+
 Outputs = Sequence[tuple[str, str]]
 
 
-def parse_outputs(texts: Iterable[str], inputs: Sequence[str] = (), formats: Sequence[str] = FORMATS) -> Outputs:
-    """Take ``FORMAT=PATH`` texts apart. Raises UsageError for another form, and for a path that is an input."""
-    outputs = [_parse(text, formats) for text in texts]
+def parse_outputs(options: argparse.Namespace, inputs: Sequence[str] = (), formats: Sequence[str] = FORMATS) -> Outputs:
+    """Take the ``FORMAT=PATH`` texts of ``--output`` apart.
+
+    Raises UsageError for another form, for a path that is an input, and for a format, that of ``--format`` among them,
+    whose package is not installed: nothing is compared for a report that cannot be.
+    """
+    outputs = [_parse(text, formats) for text in options.output]
     for _, path in outputs:
         refuse_input(path, inputs)
+    for form in (options.format, *(form for form, _ in outputs)):
+        check_installed(form)
     return outputs
 
 

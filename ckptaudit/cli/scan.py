@@ -17,7 +17,7 @@ from .streams import write_error
 
 def run(options: argparse.Namespace) -> int:
     """Judge every file; a path that is not there does not hide the others."""
-    outputs = parse_outputs(options.output, options.paths, SCAN_FORMATS)
+    outputs = parse_outputs(options, options.paths, SCAN_FORMATS)
     limits = parse_limits(options.limit)
     there, status = [], 0
     for path in options.paths:

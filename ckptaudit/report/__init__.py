@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from ..policy import CheckReport, Report
 from ..records import dataclass
-from ..scanning import ScanReport
 
-One = Report | CheckReport | ScanReport
+if TYPE_CHECKING:
+    from .parts import One  # and with it scans, which a comparison does without
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,23 @@ def _table(report: One, layout: Layout) -> str:
         from .check import render_check
 
         return render_check(report, layout.width, layout.verbose)
-    if isinstance(report, ScanReport):
-        from .scan import render_scan
+    if isinstance(report, Report):
+        from .table import render_table
 
-        return render_scan(report, layout.width, layout.verbose)
-    from .table import render_table
+        return render_table(report, layout.width, layout.verbose)
+    from .scan import render_scan
 
-    return render_table(report, layout.width, layout.verbose)
+    return render_scan(report, layout.width, layout.verbose)
 
 
 def _concise(report: One, _: Layout) -> str:
-    if isinstance(report, ScanReport):
-        from .scan import render_scan_concise
+    if isinstance(report, (Report, CheckReport)):
+        from .concise import render_check_concise, render_concise
 
-        return render_scan_concise(report)
-    from .concise import render_check_concise, render_concise
+        return render_check_concise(report) if isinstance(report, CheckReport) else render_concise(report)
+    from .scan import render_scan_concise
 
-    return render_check_concise(report) if isinstance(report, CheckReport) else render_concise(report)
+    return render_scan_concise(report)
 
 
 def _json(report: One, _: Layout) -> str:
@@ -79,6 +81,15 @@ def _markdown(report: One, _: Layout) -> str:
     return render_markdown(report)
 
 
+def _html(report: One, _: Layout) -> str:
+    check_installed("html")
+    from .. import __version__
+    from .html import render_html
+
+    assert isinstance(report, (Report, CheckReport))
+    return render_html(report, __version__)
+
+
 # The formats; what --format and --output offer follows from this table.
 _RENDERERS: dict[str, Callable[[One, Layout], str]] = {
     "table": _table,
@@ -88,9 +99,19 @@ _RENDERERS: dict[str, Callable[[One, Layout], str]] = {
     "sarif": _sarif,
     "junit": _junit,
     "markdown": _markdown,
+    "html": _html,
 }
 FORMATS = tuple(_RENDERERS)
-SCAN_FORMATS = FORMATS
+SCAN_FORMATS = tuple(form for form in FORMATS if form != "html")  # whose page is a tree of tensors
+
+
+def check_installed(form: str) -> None:
+    """Raise UsageError where a format needs a package that is not there."""
+    if form == "html":
+        from importlib.util import find_spec
+
+        if find_spec("jinja2") is None:
+            raise UsageError("html", "needs jinja2, which is not installed", "pip install 'ckptaudit[html]'")
 
 
 def render(report: One, form: str, width: int = 100, verbose: bool = False, *, root: str = ".") -> str:

@@ -12,7 +12,8 @@ from ..words import plural, visible
 
 if TYPE_CHECKING:
     from ..compare.hearing import Hearing
-    from ..policy import CheckReport
+    from ..outcome import LoadOutcome
+    from ..policy import CheckReport, MappingUse, Report
 
 
 def folded_rows(finding: Finding) -> list[tuple[str, ...]]:
@@ -34,6 +35,34 @@ def folded_keys(finding: Finding) -> list[str]:
     if finding.rule.columns[:1] in _NO_KEYS:
         return list(finding.keys)
     return [str(pattern) for pattern in fold(finding.keys)]
+
+
+def mapping_words(use: MappingUse) -> str:
+    """Say which rules are in force: ``with the mapping``, ``with the mapping and the safe fix``."""
+    parts = [("the mapping", use.given), ("the safe fix", use.proposed)]
+    return f"with {' and '.join(name for name, rules in parts if rules)}"
+
+
+def load_rows(report: Report) -> list[list[str]]:
+    """Return a table of what ``load_state_dict`` does, its heads first; nothing where nothing was to be loaded."""
+    if report.alignment is None or report.outcome is None or report.outcome_as_is is None:
+        return []
+    total = len(report.alignment.model.all_keys)
+    headers, outcomes = ["load_state_dict", "as is"], [report.outcome_as_is]
+    if report.mapping is not None:
+        headers.append(mapping_words(report.mapping))
+        outcomes.append(report.outcome)
+    return [
+        headers,
+        ["strict=False", *(_non_strict(outcome, total) for outcome in outcomes)],
+        ["strict=True", *("returns" if outcome.strict else "raises" for outcome in outcomes)],
+    ]
+
+
+def _non_strict(outcome: LoadOutcome, total: int) -> str:
+    if not outcome.non_strict:
+        return "raises"
+    return f"returns, loads {outcome.loaded:,} of {total:,}"
 
 
 def wrap(text: str, width: int, indent: str = "", hanging: str = "") -> list[str]:

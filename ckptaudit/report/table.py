@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from ..outcome import LoadOutcome
 from ..policy import Graded, Report, Side
 from ..rules import Finding
 from ..words import plural, value_count, visible
 from .fates import fate_table
-from .layout import break_word, folded_rows, witness_words, wrap, wrap_command
+from .layout import break_word, folded_rows, load_rows, witness_words, wrap, wrap_command
 from .values import value_sentences, value_table
 
 MAX_ROWS = 20
@@ -123,26 +122,8 @@ def hidden_rows(count: int) -> list[str]:
 
 
 def _loads(report: Report, width: int) -> list[str]:
-    if report.alignment is None or report.outcome is None or report.outcome_as_is is None:
-        return []
-    total = len(report.alignment.model.all_keys)
-    headers = ["load_state_dict", "as is"]
-    outcomes = [report.outcome_as_is]
-    if report.mapping is not None:
-        parts = [("the mapping", report.mapping.given), ("the safe fix", report.mapping.proposed)]
-        headers.append(f"with {' and '.join(name for name, rules in parts if rules)}")
-        outcomes.append(report.outcome)
-    rows = [
-        ["strict=False", *(_non_strict(outcome, total) for outcome in outcomes)],
-        ["strict=True", *("returns" if outcome.strict else "raises" for outcome in outcomes)],
-    ]
-    return grid(rows, headers, width)
-
-
-def _non_strict(outcome: LoadOutcome, total: int) -> str:
-    if not outcome.non_strict:
-        return "raises"
-    return f"returns, loads {outcome.loaded:,} of {total:,}"
+    headers, *rows = load_rows(report) or [[]]
+    return grid(rows, headers, width) if rows else []
 
 
 def _verdict(report: Report, width: int, verbose: bool) -> list[str]:

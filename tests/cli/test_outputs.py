@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_a_scan_never_overwrites_what_it_reads(capsys):
 def test_formats_of_comparisons_are_not_all_those_of_scans(capsys):
     for form in set(FORMATS) - set(SCAN_FORMATS):
         assert run(capsys, "scan", str(UNSAFE), "-o", f"{form}=x").status == 2
+
+
+def test_nothing_is_compared_for_a_page_that_cannot_be_made(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for options in (["--format", "html"], ["-o", "html=x.html"]):
+        result = run(capsys, "diff", "net.json", "missing.json", *options)
+        assert (result.status, result.out) == (2, "")
+        assert result.err.splitlines() == [
+            "ckptaudit: error: html: needs jinja2, which is not installed",
+            "hint: pip install 'ckptaudit[html]'",
+        ]
 
 
 class TestSummary:
