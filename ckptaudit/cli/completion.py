@@ -130,7 +130,7 @@ compdef _ckptaudit ckptaudit
 
 
 def fish(known: Iterable[Words]) -> str:
-    """Return a script that fish sources; the first word of a command line decides, as a file may be called as a command."""
+    """Return a script that fish sources; what a command line begins with decides, as files may be named as commands."""
     lines = ["# fish completion for ckptaudit: ckptaudit completion fish | source"]
     for one in known:
         start = f"complete -c ckptaudit -n {_condition(one)}"
