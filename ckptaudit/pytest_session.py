@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterable
 from datetime import date
 from functools import wraps
@@ -45,7 +46,8 @@ class Session:
         self.config = config
         self.update: bool = config.getoption("ckptaudit_update")
         self.root = os.fspath(config.rootpath)
-        self.outputs = _checked(parse_outputs, config.getoption("ckptaudit_report"))
+        wanted = Namespace(output=config.getoption("ckptaudit_report"), format="json")
+        self.outputs = _checked(parse_outputs, wanted)
         self.reports: list[Report] = []
         self.written: list[str] = []
         self.used: set[str] = set()

@@ -98,9 +98,17 @@ _MANIFEST = """examples:
   ckptaudit manifest write model.py:Net -o net.manifest.json
   ckptaudit manifest write
   ckptaudit manifest show resnet50.pth
+  git config diff.ckptaudit.textconv 'ckptaudit manifest show --textconv'
   ckptaudit manifest check model.py:Net net.manifest.json
 
 Without a SOURCE, write and check go through the targets of pyproject.toml.
+"""
+_COMPLETION = """examples:
+  ckptaudit completion bash > ~/.local/share/bash-completion/completions/ckptaudit
+  ckptaudit completion zsh > ~/.zfunc/_ckptaudit
+  ckptaudit completion fish > ~/.config/fish/completions/ckptaudit.fish
+
+A folder for zsh has to be in its fpath, before compinit runs.
 """
 
 
@@ -155,6 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_frozen(commands)
     _add_manifest(commands)
     _add_explain(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -377,6 +386,7 @@ def _add_manifest(commands: Any) -> None:
     check.add_argument("manifest", nargs="?", metavar="MANIFEST")
     show = _add(actions, "show", "show a manifest, one tensor a line", _MANIFEST, ("text", "json"))
     show.add_argument("source", metavar="SOURCE")
+    show.add_argument("--textconv", action="store_true", help="for git diff: say in a line what cannot be read, exit 0")
     _add_arguments(show)
 
 
@@ -390,6 +400,11 @@ def _add_project_source(parser: argparse.ArgumentParser) -> None:
 def _add_explain(commands: Any) -> None:
     parser = _add(commands, "explain", "explain a rule, or list all rules", "examples:\n  ckptaudit explain CKPT103\n")
     parser.add_argument("rule", nargs="?", metavar="RULE", help="a code (CKPT201) or a name (shape-mismatch)")
+
+
+def _add_completion(commands: Any) -> None:
+    parser = _add(commands, "completion", "print what a shell needs to complete these commands", _COMPLETION, status="")
+    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
 
 
 def command() -> NoReturn:

@@ -37,8 +37,14 @@ def _write(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    with _opened(options, "ckptaudit manifest show {model}") as source:
-        manifest = source.manifest
+    try:
+        with _opened(options, "ckptaudit manifest show {model}") as source:
+            manifest = source.manifest
+    except CkptauditError as error:
+        if not options.textconv:
+            raise
+        write_report(f"{visible(error.reason)}\n")  # without the name: git calls it by another one each time
+        return 0
     write_report(to_lines(manifest.to_json()) if options.format == "json" else _text(manifest))
     return 0
 
