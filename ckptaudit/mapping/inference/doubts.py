@@ -78,9 +78,9 @@ def _gated_without_positions(units: Iterable[Unit]) -> bool:
 
 def _is_renamed_query(a: Unit, b: Unit) -> bool:
     for unit in (a, b):
-        if not {"query", "key"} & set(words(unit.path[-1])) or unit.leaves["weight"].op != "copy":
+        if not {"query", "key"} & set(words(unit.path[-1])) or unit.main.op != "copy":
             return False
-    return a.end != b.end and a.leaves["weight"].shape == b.leaves["weight"].shape
+    return a.end != b.end and a.main.shape == b.main.shape
 
 
 def _is_renamed_fused(a: Unit, b: Unit) -> bool:

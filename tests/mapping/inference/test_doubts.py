@@ -33,6 +33,12 @@ def test_the_same_module_has_the_same_rows():
     assert not open_ and min(known.values()) >= CONFIDENT
 
 
+def test_a_query_without_a_weight_is_judged_by_what_it_has():
+    source = {"gate.weight": (8, 4), "attn.q.bias": (4,)}
+    known, open_ = confidences(source, {"gate.weight": (8, 4), "self_attn.query.bias": (4,)})
+    assert "self_attn.query.bias" in open_ and known["gate.weight"] >= CONFIDENT
+
+
 def test_a_table_of_positions_means_no_rotation():
     positions = [("embed_positions.weight", (50, 16))]
     _, open_ = confidences(language_model("self_attn", "mlp", positions), language_model("attn", "mlp", positions))

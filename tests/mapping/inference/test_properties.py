@@ -12,36 +12,31 @@ from ckptaudit.mapping.inference import infer
 
 from .helpers import manifest
 
-SEGMENTS = st.sampled_from(
-    [
-        "",
-        "0",
-        "1",
-        "2",
-        "10",
-        "a",
-        "b",
-        "qkv",
-        "q",
-        "k",
-        "v",
-        "weight",
-        "bias",
-        "W_Q",
-        "in_proj_weight",
-        "norm1",
-        "norm2",
-        "gate",
-        "up",
-        "..",
-        "é",
-        "_",
-        "running_mean",
-    ]
-)
+NAMES = """
+0 1 2 10 a b qkv kv q k v query key weight bias W_Q b_Q q_bias in_proj_weight in_proj_bias norm1 norm2 gate up fc_1 fc_2
+gate_up_proj . .. é ² ٣ _ running_mean num_batches_tracked weight_g weight_ih_l0 bias_hh_l0_reverse self_attn
+self_attn_layer_norm parametrizations.weight.original0 parametrizations.weight.original1 position embed head
+"""
+SEGMENTS = st.sampled_from([*NAMES.split(), "", "9" * 5000])
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=5).map(".".join)
 SHAPES = st.sampled_from(
-    [(), (1,), (4,), (8,), (12,), (4, 4), (12, 4), (4, 12), (2, 4, 2), (4, 4, 1, 1), (0, 4), (1, 4)]
+    [
+        (),
+        (1,),
+        (4,),
+        (8,),
+        (12,),
+        (0,),
+        (4, 4),
+        (12, 4),
+        (4, 12),
+        (2, 4, 2),
+        (4, 4, 1, 1),
+        (0, 4),
+        (0, 0),
+        (1, 4),
+        (2000, 4),
+    ]
 )
 TENSORS = st.dictionaries(KEYS, SHAPES, max_size=24)
 
