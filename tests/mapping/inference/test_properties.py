@@ -91,10 +91,10 @@ def trees(draw):
     for i in range(blocks):
         tensors |= {f"trunk.{i}.{name}.weight": shape for name, shape in inside}
 
-    elsewhere = {**dict.fromkeys(INSIDE, {*ENDS, "trunk"}), **dict.fromkeys(ENDS, {*INSIDE, "trunk"})}
     for name in ("trunk", *(name for name, _ in (*inside, *ends))):
-        taken = elsewhere.get(name, {*INSIDE, *ENDS})
-        names[name] = next(one for one in fresh if one not in taken and one not in names.values())
+        siblings = next((group for group in (INSIDE, ENDS) if name in group), [])
+        elsewhere = {*INSIDE, *ENDS}.difference(siblings)
+        names[name] = next(one for one in fresh if one not in elsewhere and one not in names.values())
 
     def change(key):
         return ".".join(names.get(segment, segment) for segment in key.split("."))
