@@ -137,6 +137,7 @@ EXCLUSIVE = (
 )
 
 MEANING = {word: line.split()[0] for line in _SYNONYMS.splitlines() for word in line.split()}
+VOCABULARY = frozenset(MEANING.values()).union(*EXCLUSIVE)
 
 DIGITS = re.compile(r"\d{1,18}")  # int() refuses what is some thousands long
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")

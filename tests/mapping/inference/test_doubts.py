@@ -45,6 +45,25 @@ def test_a_table_of_positions_means_no_rotation():
     assert not open_
 
 
+def siblings(parent, names):
+    return {f"{parent}.0.{name}.weight": (4, 4) for name in names}
+
+
+def test_an_equal_name_among_siblings_that_were_renamed_may_be_chance():
+    known, _ = confidences(siblings("trunk", ("bam", "bet", "bis")), siblings("kin", ("los", "bep", "bet")))
+    assert all(confidence < CONFIDENT for confidence in known.values())
+
+
+def test_equal_names_of_most_siblings_are_none():
+    known, _ = confidences(siblings("trunk", ("bam", "bet", "bis")), siblings("kin", ("bis", "los", "bet")))
+    assert known["kin.0.bet.weight"] >= CONFIDENT
+
+
+def test_a_word_of_the_field_is_no_chance():
+    known, _ = confidences(siblings("trunk", ("query", "bis")), siblings("kin", ("q", "los")))
+    assert known["kin.0.q.weight"] >= CONFIDENT
+
+
 def fusion(name, numbers):
     return {
         f"head.{name.format(n)}.{leaf}.weight": shape

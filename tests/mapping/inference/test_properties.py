@@ -42,7 +42,7 @@ TENSORS = st.dictionaries(KEYS, SHAPES, max_size=24)
 
 
 @given(TENSORS, TENSORS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_every_key_is_accounted_for(source, target):
     found = infer(manifest(source), manifest(target))
     assert found == infer(manifest(source), manifest(target))
@@ -59,17 +59,22 @@ def test_every_key_is_accounted_for(source, target):
 
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeiou" for c in "mnprst"]
+INSIDE, ENDS = WORDS[:20], WORDS[20:30]
 
 
 @st.composite
 def trees(draw):
-    """A tree with lists of blocks, and the same tree with every name but numbers and leaf names replaced."""
+    """A tree with lists of blocks, and the same tree with every name but numbers and leaf names replaced.
+
+    The new name may be that of a sibling. It is none that stands at another depth: who sees ``a.0.bar`` on one side and
+    ``bar`` on the other takes it for a tensor that moved, and is right to.
+    """
     fresh = draw(st.permutations(WORDS))
     names = {}
     blocks = draw(st.integers(1, 7))
     inside = draw(
         st.lists(
-            st.tuples(st.sampled_from(WORDS[:20]), st.sampled_from([(4, 4), (8, 4), (4, 8), (4,), (4, 4, 3, 3)])),
+            st.tuples(st.sampled_from(INSIDE), st.sampled_from([(4, 4), (8, 4), (4, 8), (4,), (4, 4, 3, 3)])),
             min_size=1,
             max_size=5,
             unique_by=lambda x: x[0],
@@ -77,7 +82,7 @@ def trees(draw):
     )
     ends = draw(
         st.lists(
-            st.tuples(st.sampled_from(WORDS[20:30]), st.sampled_from([(4,), (9, 4), (4, 3, 7, 7)])),
+            st.tuples(st.sampled_from(ENDS), st.sampled_from([(4,), (9, 4), (4, 3, 7, 7)])),
             max_size=3,
             unique_by=lambda x: x[0],
         )
@@ -86,10 +91,13 @@ def trees(draw):
     for i in range(blocks):
         tensors |= {f"trunk.{i}.{name}.weight": shape for name, shape in inside}
 
+    for name in ("trunk", *(name for name, _ in (*inside, *ends))):
+        siblings = next((group for group in (INSIDE, ENDS) if name in group), [])
+        elsewhere = {*INSIDE, *ENDS}.difference(siblings)
+        names[name] = next(one for one in fresh if one not in elsewhere and one not in names.values())
+
     def change(key):
-        return ".".join(
-            s if s.isdigit() or s == "weight" else names.setdefault(s, fresh[len(names)]) for s in key.split(".")
-        )
+        return ".".join(names.get(segment, segment) for segment in key.split("."))
 
     truth = {change(key): key for key in tensors}
     order = draw(st.permutations(sorted(truth)))
@@ -97,7 +105,7 @@ def trees(draw):
 
 
 @given(trees())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 def test_a_renamed_tree_is_recovered_or_left_open_and_never_confidently_wrong(case):
     source, target, truth = case
     for one in infer(manifest(source), manifest(target)).assigned:
@@ -106,7 +114,7 @@ def test_a_renamed_tree_is_recovered_or_left_open_and_never_confidently_wrong(ca
 
 
 @given(trees())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_prefix_changes_nothing_whatever_the_order(case):
     source, _, _ = case
     target = {f"wrapped.{key}": shape for key, shape in reversed(source.items())}
