@@ -7,7 +7,7 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
-from ..formats.base import MIB, ByteSource
+from .base import MIB, ByteSource
 
 _SPAN = 4 * MIB  # bytes that are read in one go
 _WASTE = 16  # of them, how many times what is needed of them

@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ..manifest import Manifest, TensorSpec
-from ..records import replace
-from .base import Candidate, Global, Limits, Remark
-from .candidates import Found
-from .modules import PathBudget, assemble
-from .nodes import Call, shown
-from .oddities import embedded_pickles
-from .pickle_vm import PickleResult
-from .rebuild import Rebuilder
+from ...manifest import Manifest, TensorSpec
+from ...records import replace
+from ..base import Candidate, Global, Limits, Remark
+from ..candidates import Found
+from ..modules import PathBudget, assemble
+from ..oddities import embedded_pickles
+from ..pickles.machine import PickleResult
+from ..pickles.nodes import Call, shown
+from ..pickles.rebuild import Rebuilder
 from .zip_archive import Archive, Storages, merged
 
 _CLASS = r"(?m)^class (\w+)\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from typing import NoReturn
 
-from ..errors import FormatError
-from .base import ByteSource, Limits, over_limit
-from .nodes import PDict
-from .pickle_vm import PickleResult, Spent, run
+from ...errors import FormatError
+from ..base import ByteSource, Limits, over_limit
+from ..pickles.machine import PickleResult, Spent, run
+from ..pickles.nodes import PDict
 
 _OBJECT_WINDOW = 1 << 18  # bytes; the pickle of a ResNet-50 takes 40 kB
 _SMALL_WINDOW = 1 << 13

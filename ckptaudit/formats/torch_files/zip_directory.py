@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 from typing import NoReturn
 
-from ..errors import FormatError
-from .base import ByteSource, Limits, Record, over_limit
+from ...errors import FormatError
+from ..base import ByteSource, Limits, Record, over_limit
 
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import collections
 from typing import Any
 
-from ..records import replace
+from ...records import replace
+from ..base import Global, Limits
 from . import prices
-from .base import Global, Limits
+from .containers import _Containers
 from .globals import TENSOR_CALLS, classify, full_name
 from .nodes import (
     MAPPING_CLASSES,
@@ -20,7 +21,6 @@ from .nodes import (
     settled,
     shown,
 )
-from .pickle_containers import _Containers
 from .value_calls import JUDGED_CALLS, TEXT_CODECS, call_fault
 
 _DICT_METHODS = sorted({*dir(collections.OrderedDict), *dir(collections.Counter)})

@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
-from ..dtypes import DTYPES
-from ..errors import FormatError
-from ..manifest import Manifest, TensorSpec
-from ..records import dataclass, field, replace
-from .base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor, Record, Remark
-from .choice import choose
+from ...dtypes import DTYPES
+from ...errors import FormatError
+from ...manifest import Manifest, TensorSpec
+from ...records import dataclass, field, replace
+from ..base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor, Record, Remark
+from ..choice import choose
+from ..identify import identify
+from ..oddities import embedded_pickles, unaccounted_records
+from ..pickles.globals import refuse_globals
+from ..pickles.machine import Spent
+from ..pickles.rebuild import Rebuilder, Storage
 from .export_payloads import Payload, TensorMeta, payloads, read_json
 from .export_program import judge_program
-from .globals import refuse_globals
-from .identify import identify
-from .oddities import embedded_pickles, unaccounted_records
-from .pickle_vm import Spent
-from .rebuild import Rebuilder, Storage
 from .saved_zip import read_saved
-from .torchscript import in_script
+from .script import in_script
 from .zip_archive import Archive, merged
 from .zip_directory import read_zip_directory
 
@@ -352,9 +352,9 @@ def _read_nested(source: ByteSource, limits: Limits, spent: Spent) -> Checkpoint
         found = read_zip_directory(source, limits)
         return read_saved(source, found, wanted="", limits=limits, allow_refused=True, spent=spent)
     if kind == "torch-legacy":
-        from .torch_legacy import read_torch_legacy as read
+        from .legacy import read_torch_legacy as read
     elif kind == "torch-tar":
-        from .torch_tar import read_torch_tar as read
+        from .tar import read_torch_tar as read
     elif kind == "pickle":
         from .plain_pickle import refuse_plain_pickle
 

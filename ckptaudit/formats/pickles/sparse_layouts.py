@@ -5,8 +5,8 @@ Only shapes and dtypes are known here: whether an index itself lies inside the t
 
 from __future__ import annotations
 
-from ..dtypes import DTYPES
-from ..manifest import TensorSpec
+from ...dtypes import DTYPES
+from ...manifest import TensorSpec
 
 SPARSE_LAYOUTS = frozenset(f"torch.sparse_{kind}" for kind in ("bsc", "bsr", "coo", "csc", "csr"))
 

@@ -9,18 +9,18 @@ their key; ``sys_info`` describes the machine.
 
 from __future__ import annotations
 
-from ..dtypes import DTYPES
-from ..errors import FormatError
-from ..manifest import TensorSpec
-from ..records import replace
-from .base import ByteSource, Checkpoint, Global, Limits
-from .globals import STORAGES, TENSOR_CLASSES, broken_with, refuse_globals
-from .nodes import Call, GlobalRef, PersistentId, shown
-from .oddities import byteorder_remarks
-from .pickle_stream import PickleStream, system_facts
-from .pickle_vm import PickleResult, Spent
+from ...dtypes import DTYPES
+from ...errors import FormatError
+from ...manifest import TensorSpec
+from ...records import replace
+from ..base import ByteSource, Checkpoint, Global, Limits
+from ..oddities import byteorder_remarks
+from ..pickles.globals import STORAGES, TENSOR_CLASSES, broken_with, refuse_globals
+from ..pickles.machine import PickleResult, Spent
+from ..pickles.nodes import Call, GlobalRef, PersistentId, shown
+from ..pickles.rebuild import Rebuilder, Storage
 from .pickled import Pickled, describe
-from .rebuild import Rebuilder, Storage
+from .stream import PickleStream, system_facts
 from .tar_members import Member, tar_members
 
 _FACTS = "sys_info"

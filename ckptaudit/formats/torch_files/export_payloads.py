@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from ..records import dataclass
-from .strict_json import RepeatedKey, strict_object
+from ...records import dataclass
+from ..strict_json import RepeatedKey, strict_object
 from .zip_archive import Archive
 
 # torch._export.serde.schema.ScalarType -> our name of the dtype

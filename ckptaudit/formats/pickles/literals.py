@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from typing import NoReturn
 
-from ..errors import FormatError
+from ...errors import FormatError
+from ..base import Limits, over_limit
 from . import prices
-from .base import Limits, over_limit
 
 _INT32 = struct.Struct("<i").unpack_from
 _UINT16 = struct.Struct("<H").unpack_from

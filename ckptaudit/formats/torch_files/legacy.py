@@ -8,16 +8,16 @@ swaps on other machines. Where a storage lies is known only after the counts of 
 
 from __future__ import annotations
 
-from ..dtypes import DTYPES
-from ..errors import FormatError
-from .base import ByteSource, Checkpoint, Limits
-from .globals import broken_with, refuse_globals
-from .nodes import PersistentId, shown
-from .oddities import byteorder_remarks, embedded_pickles
-from .pickle_stream import PickleStream, system_facts
-from .pickle_vm import PickleResult
+from ...dtypes import DTYPES
+from ...errors import FormatError
+from ..base import ByteSource, Checkpoint, Limits
+from ..oddities import byteorder_remarks, embedded_pickles
+from ..pickles.globals import broken_with, refuse_globals
+from ..pickles.machine import PickleResult
+from ..pickles.nodes import PersistentId, shown
+from ..pickles.rebuild import Storage, storage_of_id
 from .pickled import Pickled, describe
-from .rebuild import Storage, storage_of_id
+from .stream import PickleStream, system_facts
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 _PROTOCOL = 1001  # torch.serialization.PROTOCOL_VERSION

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable
 from itertools import islice
 
-from ..errors import FormatError
-from ..records import dataclass
-from .base import Global, Limits
+from ...errors import FormatError
+from ...records import dataclass
+from ..base import Global, Limits
+from .calls import _Calls
+from .containers import CHECK_EVERY
 from .globals import broken_with, classify, full_name
 from .nodes import Call, PersistentId
-from .pickle_calls import _Calls
-from .pickle_containers import CHECK_EVERY
 
 _UINT32 = struct.Struct("<I").unpack_from
 _UINT64 = struct.Struct("<Q").unpack_from

@@ -11,16 +11,16 @@ from itertools import zip_longest
 from math import prod
 from typing import NoReturn
 
-from ..dtypes import DTYPES
-from ..errors import FormatError
-from ..records import dataclass, replace
-from .base import ByteSource, Global, Limits, Remark, over_limit
-from .dcp_tiles import Box, Sizes, Tiling, TooManyCornersError
-from .globals import DTYPE_NAMES, broken_with, refuse_globals
-from .identify import identify
-from .nodes import Call, GlobalRef, PDict, PersistentId, PSet, shown, type_name
-from .oddities import embedded_pickles
-from .pickle_vm import PickleResult, Spent, run
+from ...dtypes import DTYPES
+from ...errors import FormatError
+from ...records import dataclass, replace
+from ..base import ByteSource, Global, Limits, Remark, over_limit
+from ..identify import identify
+from ..oddities import embedded_pickles
+from ..pickles.globals import DTYPE_NAMES, broken_with, refuse_globals
+from ..pickles.machine import PickleResult, Spent, run
+from ..pickles.nodes import Call, GlobalRef, PDict, PersistentId, PSet, shown, type_name
+from .tiles import Box, Sizes, Tiling, TooManyCornersError
 
 Path = tuple[str | int, ...]
 Place = tuple[Sizes | None, str, int, int]  # offsets of the chunk, file, first byte, bytes

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from ..errors import FormatError
-from .base import Global
+from ...errors import FormatError
+from ..base import Global
 
 Verdict = Literal["allowed", "inert", "refused", "dangerous"]
 

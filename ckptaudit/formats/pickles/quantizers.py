@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..dtypes import DTYPES
-from ..manifest import TensorSpec
+from ...dtypes import DTYPES
+from ...manifest import TensorSpec
 from .nodes import GlobalRef
 
 _SCALES, _ZERO_POINTS = ("float",), ("float", "int", "uint")  # kinds of dtypes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .dcp_metadata import Path
-from .nodes import PDict
+from ..pickles.nodes import PDict
+from .metadata import Path
 
 _NOTHING = object()
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from ..errors import FormatError
-from ..manifest import TensorSpec
-from ..records import dataclass, field
-from .base import ByteSource, Candidate, Checkpoint, Global, Limits, Payload, RawTensor, Record, Remark, over_limit
-from .candidates import Found, find_candidates
-from .choice import choose
-from .globals import broken_with
-from .nodes import Call
-from .pickle_vm import PickleResult
-from .rebuild import Rebuilder, Resolve
+from ...errors import FormatError
+from ...manifest import TensorSpec
+from ...records import dataclass, field
+from ..base import ByteSource, Candidate, Checkpoint, Global, Limits, Payload, RawTensor, Record, Remark, over_limit
+from ..candidates import Found, find_candidates
+from ..choice import choose
+from ..pickles.globals import broken_with
+from ..pickles.machine import PickleResult
+from ..pickles.nodes import Call
+from ..pickles.rebuild import Rebuilder, Resolve
 
 _RECORD, _REFERENCE, _TENSOR = 13, 10, 45  # opcodes that take as long as to read one, and to write a tensor out
 
@@ -74,7 +74,7 @@ def describe(source: ByteSource, pickled: Pickled, *, wanted: str, limits: Limit
 
 
 def _payload(found: Found, choice: Candidate) -> Payload:
-    from .payload import payload_of
+    from ..payload import payload_of
 
     return payload_of(found, choice)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import FormatError
-from .base import ByteSource, Limits
+from ...errors import FormatError
+from ..base import ByteSource, Limits
 
 _BLOCK = 512
 _MAX_MEMBERS = 64

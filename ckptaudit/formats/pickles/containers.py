@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 
+from ..base import Limits
 from . import prices
-from .base import Limits
 from .globals import classify
+from .literals import _Literals
 from .nodes import MAPPING_CLASSES, SEQUENCE_CLASSES, Call, PDict, PSet, identity_of, shown
-from .pickle_literals import _Literals
 
 CHECK_EVERY = 1 << 14  # opcodes between two looks at the limits
 _UINT32 = struct.Struct("<I").unpack_from

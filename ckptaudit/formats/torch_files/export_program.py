@@ -11,10 +11,10 @@ import json
 import re
 from collections.abc import Iterator
 
-from .base import Global, Remark
+from ..base import Global, Remark
+from ..pickles.globals import classify, full_name
+from ..strict_json import RepeatedKey, strict_object
 from .export_payloads import parse_object
-from .globals import classify, full_name
-from .strict_json import RepeatedKey, strict_object
 from .zip_archive import Archive
 
 _ENUM, _FACTORY = "__enum__", "default_factory_module"

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from math import prod
 from typing import NoReturn
 
-from ..dtypes import DTYPES
-from ..errors import FormatError
-from ..manifest import TensorSpec
-from ..records import dataclass, replace
-from .base import Limits, over_limit
+from ...dtypes import DTYPES
+from ...errors import FormatError
+from ...manifest import TensorSpec
+from ...records import dataclass, replace
+from ..base import Limits, over_limit
 from .globals import DENSE_CLASSES, DTYPE_NAMES, STORAGES, TENSOR_CLASSES, classify
 from .nodes import Call, GlobalRef, PDict, PersistentId, is_empty_mapping, pairs_of, shown, type_name
 from .quantizers import quantizer_fault

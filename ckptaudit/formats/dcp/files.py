@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ..errors import FormatError
-from .base import ByteSource
-from .sharded import within
+from ...errors import FormatError
+from ..base import ByteSource
+from ..sharded import within
 
 
 class FolderFile(ByteSource):

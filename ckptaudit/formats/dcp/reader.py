@@ -11,24 +11,24 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from ..errors import FormatError
-from ..manifest import Manifest, TensorSpec
-from ..records import replace
-from .base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor, Record, Remark, over_limit
-from .candidates import Found, component, find_candidates, unique
-from .choice import choose
-from .dcp_files import FolderFile, SmallSection, open_file
-from .dcp_metadata import METADATA, Description, Item, Tensor, read_metadata
-from .dcp_tree import PlaceTakenError, nested
-from .globals import broken_with
-from .identify import identify
-from .nodes import PersistentId, shown, type_name
-from .oddities import about
-from .pickle_vm import Spent
-from .pickled import Pickled
-from .rebuild import Rebuilder, Storage
-from .saved_zip import unpickle_saved
-from .zip_directory import read_zip_directory
+from ...errors import FormatError
+from ...manifest import Manifest, TensorSpec
+from ...records import replace
+from ..base import ByteSource, Candidate, Checkpoint, Global, Limits, RawTensor, Record, Remark, over_limit
+from ..candidates import Found, component, find_candidates, unique
+from ..choice import choose
+from ..identify import identify
+from ..oddities import about
+from ..pickles.globals import broken_with
+from ..pickles.machine import Spent
+from ..pickles.nodes import PersistentId, shown, type_name
+from ..pickles.rebuild import Rebuilder, Storage
+from ..torch_files.pickled import Pickled
+from ..torch_files.saved_zip import unpickle_saved
+from ..torch_files.zip_directory import read_zip_directory
+from .files import FolderFile, SmallSection, open_file
+from .metadata import METADATA, Description, Item, Tensor, read_metadata
+from .tree import PlaceTakenError, nested
 
 _SUFFIX = ".distcp"
 _REFERENCE = type_name(PersistentId(""))
@@ -208,7 +208,7 @@ class _Reader:
     def stranger(self, section: ByteSource) -> NoReturn:
         kind = identify(section, self.limits)
         if kind == "pickle":
-            from .plain_pickle import refuse_plain_pickle
+            from ..torch_files.plain_pickle import refuse_plain_pickle
 
             refuse_plain_pickle(section, self.limits)
         reason = f"is a {kind} file, where torch writes a zip archive"
@@ -276,7 +276,7 @@ class _Reader:
         self.values[item.key] = content.value
 
     def read_safetensors(self, part: _Part, items: list[Item]) -> None:
-        from .safetensors import read_safetensors
+        from ..safetensors import read_safetensors
 
         start = items[0].start
         section = part.file.section(start, part.file.size - start, "safetensors")

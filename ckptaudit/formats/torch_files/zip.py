@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .base import ByteSource, Checkpoint, Limits, Record
+from ..base import ByteSource, Checkpoint, Limits, Record
 from .saved_zip import read_saved
 from .zip_directory import read_zip_directory
 
@@ -18,7 +18,7 @@ def read_torch_zip(source: ByteSource, *, wanted: str, limits: Limits, allow_ref
     """
     found = read_zip_directory(source, limits)
     if _is_exported(found):
-        from .torch_export import read_torch_export
+        from .export import read_torch_export
 
         return read_torch_export(source, found, wanted=wanted, limits=limits, allow_refused=allow_refused)
     return read_saved(source, found, wanted=wanted, limits=limits, allow_refused=allow_refused)

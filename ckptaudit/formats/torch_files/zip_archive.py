@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn
 
-from ..errors import FormatError
-from .base import ByteSource, Global, Limits, Record, over_limit
-from .nodes import PersistentId
-from .pickle_vm import PickleResult, Spent, run
-from .rebuild import Storage, storage_of_id
+from ...errors import FormatError
+from ..base import ByteSource, Global, Limits, Record, over_limit
+from ..pickles.machine import PickleResult, Spent, run
+from ..pickles.nodes import PersistentId
+from ..pickles.rebuild import Storage, storage_of_id
 
 _NAMES = frozenset(  # records that torch opens by name; it takes names without regard to case
     {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from ..errors import FormatError
-from .base import ByteSource, Limits
-from .globals import refuse_globals
-from .pickle_vm import Spent, run
+from ...errors import FormatError
+from ..base import ByteSource, Limits
+from ..pickles.globals import refuse_globals
+from ..pickles.machine import Spent, run
 
 _WHAT = "is a pickle that torch.save did not write, not a checkpoint"
 _HINT = "if you wrote it and trust it, load it with pickle and save its state dict with torch.save"

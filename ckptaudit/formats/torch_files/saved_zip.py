@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import FormatError
-from .base import ByteSource, Checkpoint, Limits, Record, Remark
-from .candidates import find_candidates
-from .globals import broken_with, refuse_globals
-from .oddities import embedded_pickles, odd_alignment, unaccounted_records
-from .pickle_vm import PickleResult, Spent
+from ...errors import FormatError
+from ..base import ByteSource, Checkpoint, Limits, Record, Remark
+from ..candidates import find_candidates
+from ..oddities import embedded_pickles, odd_alignment, unaccounted_records
+from ..pickles.globals import broken_with, refuse_globals
+from ..pickles.machine import PickleResult, Spent
 from .pickled import Pickled, describe
 from .zip_archive import Archive, Storages
 
 if TYPE_CHECKING:
-    from .torchscript import Script
+    from .script import Script
 
 _ALIGNMENT = ".storage_alignment"
 _PROGRAMS = ("models/", "data/aotinductor/")  # what torch.export.load looks for, in any archive
@@ -104,7 +104,7 @@ def _script(archive: Archive, data: PickleResult) -> Script | None:
     """Return what TorchScript keeps beside data.pkl; torch.load goes by this one record, too."""
     if "constants.pkl" not in archive.records:
         return None
-    from .torchscript import Script
+    from .script import Script
 
     return Script(archive, data)
 
