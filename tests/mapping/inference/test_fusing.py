@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ckptaudit.mapping.inference.fusing import groups_of, part_op, plan
+from ckptaudit.mapping.inference.fusing import groups_of, part_op, plans
 from ckptaudit.mapping.inference.units import gather
 
 from .helpers import copies, said
@@ -34,7 +34,7 @@ def test_parts_without_a_row_are_no_group():
 
 def test_nothing_is_split_where_both_sides_have_the_fused_tensor():
     fused = {"a.qkv.weight": (12, 4), "a.q.weight": (4, 4), "a.k.weight": (4, 4), "a.v.weight": (4, 4)}
-    assert plan(units(fused), units(fused)) == {}
+    assert plans(units(fused), units(fused)) == ({}, {})
 
 
 def test_a_fused_projection_is_split_with_its_bias():
