@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .errors import CkptauditError, FormatError, ModelError, UsageError
     from .formats import Checkpoint, open_checkpoint
     from .frozen import compare_frozen
+    from .inferring import InferredMapping, infer_mapping
     from .keys import KeyPattern
     from .loading.atomic import load
     from .loading.result import LoadError, LoadResult
@@ -38,6 +39,7 @@ _HOMES = {
     "FormatError": "errors",
     "FreezeAudit": "training.audit",
     "FreezePlan": "benchmark.plan",
+    "InferredMapping": "inferring",
     "KeyMapping": "mapping.mapping",
     "KeyPattern": "keys",
     "LoadError": "loading.result",
@@ -58,6 +60,7 @@ _HOMES = {
     "diff": "audit",
     "freeze": "training.freezing",
     "freeze_variants": "training.bench",
+    "infer_mapping": "inferring",
     "lint_training": "training.lint",
     "load": "loading.atomic",
     "open_checkpoint": "formats",
@@ -74,6 +77,7 @@ __all__ = [
     "FormatError",
     "FreezeAudit",
     "FreezePlan",
+    "InferredMapping",
     "KeyMapping",
     "KeyPattern",
     "LoadError",
@@ -94,6 +98,7 @@ __all__ = [
     "diff",
     "freeze",
     "freeze_variants",
+    "infer_mapping",
     "lint_training",
     "load",
     "open_checkpoint",

@@ -182,6 +182,18 @@ def test_conversions_follow_the_schema(options, capsys):
     assert text == printed(capsys, "convert", ARTICLE, *options, "--format", "json")
 
 
+@pytest.mark.parametrize("options", [[], ["--explain"]])
+def test_mappings_follow_the_schema(options, capsys):
+    renamed = ROOT / "fixtures" / "renamed"
+    text = printed(capsys, "map", renamed / "old.pth", f"{renamed / 'model.py'}:Net", "--format", "json", *options)
+    assert text.isascii()
+    data = json.loads(text)
+    validate(data, "mapping")
+    assert {one["op"] for one in data["assignments"]} == {"copy", "concat(0)"}
+    assert text == printed(capsys, "map", renamed / "old.pth", f"{renamed / 'model.py'}:Net", "--format", "json")
+    validate(json.loads(printed(capsys, "map", "keys.pth", ARTICLE, "--format", "json")), "mapping")
+
+
 NET = ROOT / "tests" / "training" / "bench" / "nets.py"
 BENCH = ["bench", f"{NET}:Net", "--input", "2,3,16,16", "--format", "json"]
 
@@ -235,6 +247,8 @@ def test_manifests_follow_the_schema(capsys):
         ("inspect", {"candidates": None}),
         ("convert", {"tensors": [{"key": "a"}]}),
         ("scan", {"files": [{"path": "x", "verdict": "good"}]}),
+        ("mapping", {"assignments": [{"target": "a", "sources": [], "op": "copy", "confidence": 1}]}),
+        ("mapping", {"rules": [1]}),
         ("manifest", {"tensors": [{"key": "a", "shape": [-1], "dtype": "float32"}]}),
     ],
 )
@@ -244,6 +258,7 @@ def test_the_schemas_refuse(name, change, capsys):
         "inspect": ["inspect", ARTICLE],
         "convert": ["convert", ARTICLE, "out.safetensors", "--dry-run"],
         "scan": ["scan", ARTICLE],
+        "mapping": ["map", ARTICLE, ARTICLE],
         "manifest": ["manifest", "show", ARTICLE],
     }
     data = json.loads(printed(capsys, *command[name], "--format", "json"))

@@ -23,6 +23,7 @@ _MAIN = """examples:
   ckptaudit inspect resnet50.pth          what is in this file?
   ckptaudit check                         does all that is committed still load?
   ckptaudit scan weights/                 may these files be loaded?
+  ckptaudit map old.pth model.py:Net      which tensor becomes which?
   ckptaudit convert x.pth x.safetensors   as fast as a copy, and verified
   ckptaudit frozen base.pth tuned.pth     what did fine-tuning change?
   ckptaudit explain CKPT201               what does this finding mean?
@@ -50,6 +51,15 @@ exit status: 0 every file is safe, 1 one is unsafe or malformed, 2 one could not
 _INSPECT = """examples:
   ckptaudit inspect resnet50.pth
   ckptaudit inspect 'last.ckpt#optimizer' --format json
+"""
+_MAP = """examples:
+  ckptaudit map old.pth model.py:Net
+  ckptaudit map old.pth model.py:Net -o mapping.toml
+  ckptaudit map hf.safetensors timm.models:deit_tiny_patch16_224 --explain
+  ckptaudit map old.json new.json --format json
+
+exit status: 0 all of it is sure, 1 something is to be checked, or open, or nothing
+             was found, 2 a side could not be read
 """
 _CONVERT = """examples:
   ckptaudit convert resnet50.pth resnet50.safetensors
@@ -261,6 +271,17 @@ def _add_scan(commands: Any) -> None:
     _add_limits(parser)
 
 
+def _add_map(commands: Any) -> None:
+    summary = "find which tensor of a checkpoint becomes which of a model, and how sure it is"
+    parser = _add(commands, "map", summary, _MAP, ("table", "json", "toml"), status="")
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, or a manifest")
+    parser.add_argument("target", metavar="TARGET", help="a model, a manifest, or a checkpoint")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the rules to a TOML file, for --map")
+    parser.add_argument("--explain", action="store_true", help="say why, for every decision")
+    _add_arguments(parser)
+    _add_limits(parser)
+
+
 def _add_convert(commands: Any) -> None:
     summary = "convert a checkpoint to safetensors, shards of it, or .pth; verified, whole or not at all"
     parser = _add(commands, "convert", summary, _CONVERT, ("table", "json"), status="")
@@ -405,6 +426,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "check": _add_check,
     "inspect": _add_inspect,
     "scan": _add_scan,
+    "map": _add_map,
     "convert": _add_convert,
     "bench": _add_bench,
     "frozen": _add_frozen,

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..dtypes import DTYPES
 from ..errors import UsageError, first_line
-from ..formats.globals import DTYPE_NAMES, STORAGE_DTYPES
 from ..formats.payload import METADATA
+from ..formats.pickles.globals import DTYPE_NAMES, STORAGE_DTYPES
 from ..manifest import TensorSpec
 from ..records import dataclass
 

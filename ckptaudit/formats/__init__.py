@@ -56,7 +56,7 @@ def open_checkpoint(
 
 def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) -> Checkpoint:
     if os.path.basename(source.path) == ".metadata":
-        from .dcp import read_dcp
+        from .dcp.reader import read_dcp
 
         folder = os.path.dirname(source.path) or "."
         return read_dcp(folder, wanted=wanted, limits=limits, allow_refused=allow_refused)
@@ -75,15 +75,15 @@ def _read(source: ByteSource, wanted: str, limits: Limits, allow_refused: bool) 
         reason = "is a manifest: it describes a state dict and holds no tensors"
         raise FormatError(source.path, reason, f"ckptaudit manifest show {source.path}")
     if kind == "pickle":
-        from .plain_pickle import refuse_plain_pickle
+        from .torch_files.plain_pickle import refuse_plain_pickle
 
         refuse_plain_pickle(source, limits)
     if kind == "torch-zip":
-        from .torch_zip import read_torch_zip as read
+        from .torch_files.zip import read_torch_zip as read
     elif kind == "torch-legacy":
-        from .torch_legacy import read_torch_legacy as read
+        from .torch_files.legacy import read_torch_legacy as read
     else:
-        from .torch_tar import read_torch_tar as read
+        from .torch_files.tar import read_torch_tar as read
     return read(source, wanted=wanted, limits=limits, allow_refused=allow_refused)
 
 

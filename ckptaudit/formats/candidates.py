@@ -10,9 +10,9 @@ from ..manifest import Manifest, TensorSpec
 from ..records import dataclass, field
 from .base import Candidate, Limits, Remark
 from .modules import PathBudget, assemble, is_module
-from .nodes import MAPPING_CLASSES, SEQUENCE_CLASSES, Call, PDict, PSet, is_mapping, pairs_of, type_name
 from .oddities import about
-from .rebuild import Rebuilder
+from .pickles.nodes import MAPPING_CLASSES, SEQUENCE_CLASSES, Call, PDict, PSet, is_mapping, pairs_of, type_name
+from .pickles.rebuild import Rebuilder
 
 _SCALARS = frozenset({str, int, float, bool, bytes, bytearray, type(None)})
 _MAX_VERSION = 1 << 31

@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from ..manifest import TensorSpec
 from .base import Limits, over_limit
-from .nodes import Call, PSet, is_mapping, pairs_of, shown
-from .rebuild import Rebuilder
+from .pickles.nodes import Call, PSet, is_mapping, pairs_of, shown
+from .pickles.rebuild import Rebuilder
 
 Lister = Callable[[Call], "Iterator[tuple[str, object, bool]]"]  # name, node (None: no part), is it a submodule
 

@@ -26,7 +26,7 @@ from ..records import replace
 from .base import Limits, Payload, RawTensor, over_limit
 from .noted import Noted
 from .payload import holds_state_dict, in_places, type_of
-from .rebuild import Rebuilder, Storage
+from .pickles.rebuild import Rebuilder, Storage
 from .strict_json import RepeatedKey, strict_object, tokens_of
 
 SCHEMA = "ckptaudit.notes/1"

@@ -85,7 +85,7 @@ def embedded_pickles(member: str, embedded: Sequence[tuple[int, bytes]], limits:
 
 def _named(data: bytes, member: str, limits: Limits) -> list[str]:
     """Return the names in an embedded pickle that are not allowed; none where it cannot be read."""
-    from .pickle_vm import run
+    from .pickles.machine import run
 
     try:
         found = run(data, subject=member, member=member, limits=_share(limits)).globals

@@ -15,8 +15,8 @@ from typing import Any
 
 from .base import Candidate, Payload
 from .candidates import Found, component, join, unique
-from .globals import DTYPE_NAMES
-from .nodes import Call, GlobalRef, PDict, PSet, pairs_of, type_name
+from .pickles.globals import DTYPE_NAMES
+from .pickles.nodes import Call, GlobalRef, PDict, PSet, pairs_of, type_name
 
 _DEPTH = 100  # containers in containers
 _VALUES = 200_000

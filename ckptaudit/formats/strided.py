@@ -7,8 +7,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from ..formats.base import MIB, ByteSource
 from ..records import dataclass
+from .base import MIB, ByteSource
 
 _SPAN = 4 * MIB  # bytes that are read in one go
 _WASTE = 16  # of them, how many times what is needed of them

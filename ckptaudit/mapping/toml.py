@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
@@ -126,9 +126,10 @@ class _Lines:
         return next((n for n, line in enumerate(self._lines[start:], start + 1) if pattern.fullmatch(line)), None)
 
 
-def dump(rules: Iterable[Rule]) -> str:
-    """Write rules as TOML; ``load`` gives the same ones."""
-    return "\n".join("".join(f"{line}\n" for line in _table(rule)) for rule in rules)
+def dump(rules: Iterable[Rule], remarks: Sequence[str] = ()) -> str:
+    """Write rules as TOML; ``load`` gives the same ones. ``remarks`` are comments, one before each rule."""
+    tables = ["".join(f"{line}\n" for line in _table(rule)) for rule in rules]
+    return "\n".join(f"{remark}{table}" for remark, table in zip(remarks or [""] * len(tables), tables, strict=True))
 
 
 def _table(rule: Rule) -> Iterator[str]:

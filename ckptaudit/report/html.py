@@ -80,7 +80,7 @@ def _head(judged: Report | CheckReport, parts: Sequence[Part]) -> dict[str, Any]
         "verdict": judged.verdict,
         "title": f"contract {judged.contract.name}",
         "subject": visible(parts[0].subject),
-        "promise": judged.contract.promise,
+        "promise": f"what it asks: {judged.contract.promise}",
         "sides": [_side(side) for side in parts[0].sides],
         "loads": load_rows(judged),
         "remarks": list(map(visible, judged.remarks)),

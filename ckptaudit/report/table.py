@@ -73,7 +73,14 @@ def _cell(text: str, width: int) -> list[str]:
 
 
 def _head(report: Report, width: int) -> list[str]:
-    sides = [report.checkpoint, report.model]
+    lines = head_lines([report.checkpoint, report.model], width)
+    if report.hearing is not None:
+        lines += wrap(witness_words(report.hearing), width, "  ", "  ")
+    return lines
+
+
+def head_lines(sides: Sequence[Side], width: int) -> list[str]:
+    """Say what was looked at: a row for each side, two where they are long."""
     rows = [
         [side.role, side.name, plural(side.tensors, "tensor"), value_count(side.elements), ", ".join(side.facts)]
         for side in sides
@@ -85,8 +92,6 @@ def _head(report: Report, width: int) -> list[str]:
     for side in sides:
         if remark := _remark(side):
             lines += wrap(remark, width, "  ", "  ")
-    if report.hearing is not None:
-        lines += wrap(witness_words(report.hearing), width, "  ", "  ")
     return lines
 
 

@@ -11,9 +11,9 @@ from torch_files import dumps, facts, pickled, read, rezip, save
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, Checkpoint, Limits
 from ckptaudit.formats.candidates import Found, component, find_candidates, unique
-from ckptaudit.formats.nodes import Call, GlobalRef, PDict
-from ckptaudit.formats.pickle_vm import run
-from ckptaudit.formats.rebuild import Rebuilder, storage_of_id
+from ckptaudit.formats.pickles.machine import run
+from ckptaudit.formats.pickles.nodes import Call, GlobalRef, PDict
+from ckptaudit.formats.pickles.rebuild import Rebuilder, storage_of_id
 
 
 def shapes(checkpoint: Checkpoint) -> dict[str, tuple[str, list[str]]]:

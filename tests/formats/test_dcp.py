@@ -48,9 +48,11 @@ from torch_files import save as save_zip
 import ckptaudit
 from ckptaudit.dtypes import DTYPES
 from ckptaudit.errors import CkptauditError, FormatError, UsageError
-from ckptaudit.formats import Limits, dcp, dcp_tiles, open_checkpoint
+from ckptaudit.formats import Limits, open_checkpoint
 from ckptaudit.formats.base import Remark
-from ckptaudit.formats.dcp_metadata import CLASSES
+from ckptaudit.formats.dcp import reader as dcp
+from ckptaudit.formats.dcp import tiles as dcp_tiles
+from ckptaudit.formats.dcp.metadata import CLASSES
 
 HINT = "save the checkpoint again, or get it again from its source; torch writes no such folder"
 STATE = {"model": {"w": torch.arange(6.0).view(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}, "epoch": 3}

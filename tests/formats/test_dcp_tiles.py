@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptaudit.formats import dcp_tiles
-from ckptaudit.formats.dcp_tiles import Tiling, TooManyCornersError
+from ckptaudit.formats.dcp import tiles as dcp_tiles
+from ckptaudit.formats.dcp.tiles import Tiling, TooManyCornersError
 
 
 def fault(shape, *chunks):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._sympy.functions import FloorDiv, Mod, ToFloat, TruncToInt
 
-from ckptaudit.formats.export_program import _FUNCTIONS, is_symbolic
+from ckptaudit.formats.torch_files.export_program import _FUNCTIONS, is_symbolic
 
 s0, s1 = (sympy.Symbol(name, positive=True, integer=True) for name in ("s0", "s1"))
 u0 = sympy.Symbol("u0", integer=True)

@@ -7,7 +7,7 @@ import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
 from ckptaudit.dtypes import DTYPES
-from ckptaudit.formats.globals import (
+from ckptaudit.formats.pickles.globals import (
     ALLOWED,
     DENSE_CLASSES,
     DTYPE_NAMES,

@@ -14,9 +14,9 @@ import pytest
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS
-from ckptaudit.formats.globals import INERT
-from ckptaudit.formats.inert_calls import FORMS, odd_call
-from ckptaudit.formats.pickle_vm import run
+from ckptaudit.formats.pickles.globals import INERT
+from ckptaudit.formats.pickles.inert_calls import FORMS, odd_call
+from ckptaudit.formats.pickles.machine import run
 
 VALUES = {
     "namespace": argparse.Namespace(lr=1, names=["a"]),

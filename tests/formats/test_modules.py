@@ -10,8 +10,8 @@ from torch_files import facts, read, save
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import Limits
 from ckptaudit.formats.modules import PathBudget, assemble, is_module
-from ckptaudit.formats.nodes import Call, GlobalRef, PDict
-from ckptaudit.formats.rebuild import Rebuilder
+from ckptaudit.formats.pickles.nodes import Call, GlobalRef, PDict
+from ckptaudit.formats.pickles.rebuild import Rebuilder
 
 
 class Block(nn.Module):

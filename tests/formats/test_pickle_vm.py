@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, Limits
-from ckptaudit.formats.nodes import Call, GlobalRef, PDict, PersistentId, PSet, pairs_of, shown, type_name
-from ckptaudit.formats.pickle_vm import PickleResult, run
+from ckptaudit.formats.pickles.machine import PickleResult, run
+from ckptaudit.formats.pickles.nodes import Call, GlobalRef, PDict, PersistentId, PSet, pairs_of, shown, type_name
 
 
 def read(data: bytes, limits: Limits = DEFAULT_LIMITS, **options: object) -> PickleResult:

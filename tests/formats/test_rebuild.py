@@ -4,8 +4,8 @@ import pytest
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, Limits
-from ckptaudit.formats.nodes import Call, GlobalRef, PDict, PersistentId
-from ckptaudit.formats.rebuild import Rebuilder, Storage, storage_of_id
+from ckptaudit.formats.pickles.nodes import Call, GlobalRef, PDict, PersistentId
+from ckptaudit.formats.pickles.rebuild import Rebuilder, Storage, storage_of_id
 from ckptaudit.manifest import TensorSpec
 
 FLOAT = GlobalRef("torch.FloatStorage")

@@ -24,7 +24,7 @@ from ckptaudit.errors import FormatError, UsageError
 from ckptaudit.formats import open_checkpoint
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource
 from ckptaudit.formats.identify import identify
-from ckptaudit.formats.pickle_vm import run
+from ckptaudit.formats.pickles.machine import run
 from ckptaudit.inspection import inspect
 from ckptaudit.manifest import Manifest
 

@@ -22,8 +22,8 @@ from torch_files import dumps, raw_bytes, read, storage_bytes
 from ckptaudit.errors import FormatError
 from ckptaudit.formats import Checkpoint, open_checkpoint
 from ckptaudit.formats.base import DEFAULT_LIMITS
-from ckptaudit.formats.export_payloads import SCALAR_TYPES
-from ckptaudit.formats.torch_export import is_export_record
+from ckptaudit.formats.torch_files.export import is_export_record
+from ckptaudit.formats.torch_files.export_payloads import SCALAR_TYPES
 from ckptaudit.records import replace
 
 pytestmark = pytest.mark.filterwarnings("ignore")

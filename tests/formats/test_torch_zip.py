@@ -15,7 +15,7 @@ from zip_files import Entry, archive
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource, Limits
-from ckptaudit.formats.torch_zip import read_torch_zip
+from ckptaudit.formats.torch_files.zip import read_torch_zip
 
 
 def refusal(path: Path, wanted: str = "", **options: object) -> FormatError:
@@ -396,7 +396,7 @@ for name in ("torch", "numpy"):
     sys.modules[name] = None
 before = set(sys.modules)
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource
-from ckptaudit.formats.torch_zip import read_torch_zip
+from ckptaudit.formats.torch_files.zip import read_torch_zip
 c = read_torch_zip(ByteSource(sys.argv[1]), wanted="", limits=DEFAULT_LIMITS, allow_refused=False)
 assert list(c.manifest) == ["w"]
 heavy = {"pickle", "_pickle", "pickletools", "zipfile", "logging", "_compat_pickle", "shlex", "argparse"}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch_files import assert_same_tensors, facts, facts_of, raw_bytes, read, rezip, save, storage_bytes
 
-from ckptaudit.formats.globals import DTYPE_NAMES
+from ckptaudit.formats.pickles.globals import DTYPE_NAMES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

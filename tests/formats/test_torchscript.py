@@ -11,8 +11,8 @@ from torch_files import dumps, raw_bytes, read, rezip, storage_bytes
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource
-from ckptaudit.formats.torchscript import declared_state, is_script_record
-from ckptaudit.formats.zip_directory import read_zip_directory
+from ckptaudit.formats.torch_files.script import declared_state, is_script_record
+from ckptaudit.formats.torch_files.zip_directory import read_zip_directory
 from ckptaudit.records import replace
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from zip_files import Entry, archive
 
 from ckptaudit.errors import FormatError
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource, Limits
-from ckptaudit.formats.zip_directory import Record, read_zip_directory
+from ckptaudit.formats.torch_files.zip_directory import Record, read_zip_directory
 
 FULL = 0xFFFFFFFF
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ckptaudit.formats.base import DEFAULT_LIMITS, ByteSource, Checkpoint, Limits, RawTensor
-from ckptaudit.formats.torch_zip import read_torch_zip
+from ckptaudit.formats.torch_files.zip import read_torch_zip
 from ckptaudit.manifest import TensorSpec
 
 

@@ -32,7 +32,7 @@ def both_ways(case, folder):
     seen = []
 
     @contextlib.contextmanager
-    def audit(model, optimizers=(), *, frozen, trainable=None, **options):
+    def audit(model, optimizers=(), *, frozen, trainable=None, schedulers=(), **options):  # which are the lint's
         torch.save(model.state_dict(), folder / "base.pth")
         with audit_training(model, optimizers, frozen=frozen, trainable=trainable, **options) as live:
             yield live

@@ -17,9 +17,9 @@ from ckptaudit.errors import CkptauditError, FormatError
 from ckptaudit.formats import DEFAULT_LIMITS, Checkpoint, open_checkpoint
 from ckptaudit.formats.base import ByteSource, Candidate
 from ckptaudit.formats.candidates import join
-from ckptaudit.formats.nodes import Call, PDict, PSet
-from ckptaudit.formats.pickle_vm import run
-from ckptaudit.formats.zip_directory import read_zip_directory
+from ckptaudit.formats.pickles.machine import run
+from ckptaudit.formats.pickles.nodes import Call, PDict, PSet
+from ckptaudit.formats.torch_files.zip_directory import read_zip_directory
 from ckptaudit.inspection import inspect
 from ckptaudit.manifest import Manifest, TensorSpec
 

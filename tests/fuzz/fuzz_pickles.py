@@ -7,7 +7,7 @@ from random import Random
 
 from fuzz_bytes import NUMBERS, TOKENS
 
-from ckptaudit.formats.globals import ALLOWED, INERT
+from ckptaudit.formats.pickles.globals import ALLOWED, INERT
 
 _DANGEROUS = ("posix.system", "builtins.eval", "os.system", "subprocess.Popen", "torch.load", "torch.os.system")
 _ODD = (

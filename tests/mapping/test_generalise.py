@@ -14,6 +14,7 @@ from ckptaudit.manifest import Manifest, TensorSpec
 from ckptaudit.mapping.assignment import Assignment, Assignments
 from ckptaudit.mapping.execute import execute
 from ckptaudit.mapping.generalise import generalise
+from ckptaudit.mapping.inference import infer
 from ckptaudit.mapping.mapping import KeyMapping
 
 BIG = 1 << 21  # values; the sources of larger operations are compared by shape alone
@@ -78,6 +79,17 @@ def test_rules_do_what_is_true_of_a_case(name):
     check(mapping, assignments, source, target)
     assert KeyMapping.parse(mapping.to_json()) == mapping
     assert len(mapping.rules) <= 60
+
+
+@pytest.mark.skipif(not CASES, reason=f"the mapping corpus is not at {FOLDER}")
+@pytest.mark.parametrize("name", CASES)
+def test_rules_do_what_is_inferred_of_a_case(name):
+    case = read(name)
+    source, target = manifest(case["source"]), manifest(case["target"])
+    assignments = infer(source, target)
+    mapping = generalise(assignments, source, target)
+    check(mapping, assignments, source, target)
+    assert KeyMapping.parse(mapping.to_json()) == mapping
 
 
 @pytest.mark.skipif(not CASES, reason=f"the mapping corpus is not at {FOLDER}")
@@ -220,6 +232,11 @@ def test_what_is_dropped_and_left_at_init_is_said_by_whole_modules():
     source, target = plain(["a.w", "fc.0.w", "fc.1.w", "fc.1.b"]), plain(["a.w", "head.w", "head.b"])
     said = Assignments((Assignment("a.w", ("a.w",)),), ("head.w", "head.b"), ("fc.0.w", "fc.1.w", "fc.1.b"))
     assert rules(said, source, target) == ["drop fc.*", "expect_missing head.*"]
+
+
+def test_what_has_nothing_in_common_is_left_out_as_a_whole():
+    source, target = plain(["a.w", "b.w"]), plain(["x.w", "y.b"])
+    assert rules(Assignments((), ("x.w", "y.b"), ("a.w", "b.w")), source, target) == ["drop *", "expect_missing *"]
 
 
 def test_a_key_that_nobody_speaks_of_is_not_loaded_because_it_has_the_name():

@@ -41,7 +41,7 @@ def test_a_live_model_is_reproduced_from_its_manifest(run_apart, manifest, pytes
     """)
     result = run_apart()
     result.assert_outcomes(failed=1)
-    (command,) = re.findall(r"reproduce: ckptaudit (diff .*)", result.stdout.str())
+    command = re.search(r"reproduce: ckptaudit (diff .*)", result.stdout.str()).group(1)
     assert command.endswith("--contract partial --map 'module.* -> *'")
     again = subprocess.run(
         [sys.executable, "-m", "ckptaudit", *shlex.split(command)], capture_output=True, text=True, cwd=pytester.path

@@ -80,7 +80,7 @@ def replace_limits(**changes):
 
 
 def test_every_code_that_a_reader_gives_is_a_rule():
-    sources = (FIXTURES.parent / "ckptaudit" / "formats").glob("*.py")
+    sources = (FIXTURES.parent / "ckptaudit" / "formats").rglob("*.py")
     named = {word[:8] for path in sources for word in path.read_text().split("CKPT")[1:] for word in [f"CKPT{word}"]}
     assert {code for code in named if code[4:].isdigit()} <= set(RULES)
 

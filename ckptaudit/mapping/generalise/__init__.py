@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 
 from ...keys import KeyPattern, fold
@@ -89,9 +89,11 @@ class _Task:
         )
 
 
-def patterns(keys: Iterable[str], universe: Iterable[str]) -> list[KeyPattern]:
+def patterns(keys: Iterable[str], universe: Collection[str]) -> list[KeyPattern]:
     """Write keys as few patterns that match no other of ``universe``: modules as ``blocks.{0..3}.*``."""
     names = set(keys)
+    if len(names) > 1 and names.issuperset(universe):
+        return [KeyPattern.parse("*")]
     found = cover(keys, universe)
     whole = fold(pattern[:-2] for pattern in found if pattern not in names)
     single = fold(pattern for pattern in found if pattern in names)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from .affinity import Affinity
 from .tree import Side
 from .units import Unit
-from .words import number, stem, words
+from .words import VOCABULARY, number, stem, words
 
 UNKNOWN = 0.4  # not said at all
 AKIN = 0.5  # affinity of modules that are taken for one
@@ -21,6 +21,7 @@ class Doubts:
     def __init__(self, source: Side, target: Side, affinity: Affinity) -> None:
         self._source, self._target, self._affinity = source, target, affinity
         self._families = [_families(side) for side in (source, target)]
+        self._siblings = [_siblings(side) for side in (source, target)]
         self._rotary = all(_gated_without_positions(side.units) for side in (source, target))
 
     def about(self, i: int, j: int) -> tuple[float, str]:
@@ -32,7 +33,22 @@ class Doubts:
             return UNKNOWN, "a list of equal members with new numbers may run either way"
         if _is_renamed_fused(a, b):
             return DOUBTFUL, "the order of its rows may differ"
+        if self._among_strangers(i, j):
+            return DOUBTFUL, "what is beside it was renamed, so that an equal name may be chance"
         return 1.0, ""
+
+    def _among_strangers(self, i: int, j: int) -> bool:
+        """Tell whether siblings of one shape share names with the other side's, and no more of them than do not.
+
+        A word of the field is no chance.
+        """
+        mine = self._siblings[0][self._source.units[i].path[:-1], self._source.kinds[i]]
+        theirs = self._siblings[1][self._target.units[j].path[:-1], self._target.kinds[j]]
+        if len(mine) < 2 or len(theirs) < 2:
+            return False
+        shared = set().union(*mine) & set().union(*theirs)
+        friends = sum(not shared.isdisjoint(one) for one in mine)
+        return shared.isdisjoint(VOCABULARY) and 0 < friends <= len(mine) - friends
 
     def _renumbered(self, a: Unit, b: Unit) -> bool:
         """Tell whether a pair is inside of lists of equal members whose numbers differ."""
@@ -47,6 +63,15 @@ class Doubts:
             if _is_list(self._families[1][second.family]):
                 return True
         return False
+
+
+def _siblings(side: Side) -> defaultdict[object, list[tuple[str, ...]]]:
+    """Return the last names, as words, of the units of one shape in one module; those without a word left out."""
+    found: defaultdict[object, list[tuple[str, ...]]] = defaultdict(list)
+    for unit, kind in zip(side.units, side.kinds, strict=True):
+        if named := words(unit.path[-1]):
+            found[unit.path[:-1], kind].append(named)
+    return found
 
 
 def _families(side: Side) -> defaultdict[object, Counter[int]]:
@@ -78,9 +103,9 @@ def _gated_without_positions(units: Iterable[Unit]) -> bool:
 
 def _is_renamed_query(a: Unit, b: Unit) -> bool:
     for unit in (a, b):
-        if not {"query", "key"} & set(words(unit.path[-1])) or unit.leaves["weight"].op != "copy":
+        if not {"query", "key"} & set(words(unit.path[-1])) or unit.main.op != "copy":
             return False
-    return a.end != b.end and a.leaves["weight"].shape == b.leaves["weight"].shape
+    return a.end != b.end and a.main.shape == b.main.shape
 
 
 def _is_renamed_fused(a: Unit, b: Unit) -> bool:

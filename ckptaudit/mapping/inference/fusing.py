@@ -86,7 +86,7 @@ def _numbered_pair(siblings: list[Unit]) -> list[Unit]:
 
 
 def _stacked(shapes: list[Shape]) -> tuple[Shape, tuple[int, ...]] | None:
-    if any(shape[1:] != shapes[0][1:] for shape in shapes):
+    if any(shape[1:] != shapes[0][1:] or 0 in shape for shape in shapes):
         return None
     sizes = tuple(shape[0] for shape in shapes)
     return (sum(sizes), *shapes[0][1:]), sizes

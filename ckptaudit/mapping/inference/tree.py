@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from itertools import pairwise
@@ -10,7 +9,7 @@ from math import prod
 
 from ...keys import natural_key
 from .units import Leaf, Path, Shape, Unit
-from .words import number, stem, words
+from .words import DIGITS, number, stem, words
 
 APART = ("bias", "running_mean")  # roles that count apart from weights of the same shape
 SMALL = 3  # units of a module like a convolution with its norm
@@ -128,7 +127,7 @@ def numbers_of(path: Path, small: bool) -> tuple[int, ...]:
     """
     if path and not path[-1].isdigit() and small:
         path = path[:-1]
-    return tuple(int(text) for segment in path for text in re.findall(r"\d+", segment))
+    return tuple(int(text) for segment in path for text in DIGITS.findall(segment))
 
 
 def dense_ranks(members: list[tuple[int, tuple[int, ...]]]) -> list[tuple[int, int]]:

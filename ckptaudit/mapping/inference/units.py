@@ -83,7 +83,7 @@ def locate(key: str) -> tuple[Path, str, bool]:
     """Return the path of a key's unit, the tensor's role in it, and whether the tensor is a lone parameter."""
     segments = key.split(".")
     last = segments[-1]
-    if len(segments) > 2 and segments[-3:-1] == ["parametrizations", "weight"] and last in _PARAMETRIZED:
+    if len(segments) > 3 and segments[-3:-1] == ["parametrizations", "weight"] and last in _PARAMETRIZED:
         return tuple(segments[:-3]), _PARAMETRIZED[last], False
     if last in ROLES and len(segments) > 1:
         return tuple(segments[:-1]), ROLES[last], False

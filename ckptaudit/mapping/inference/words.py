@@ -137,7 +137,9 @@ EXCLUSIVE = (
 )
 
 MEANING = {word: line.split()[0] for line in _SYNONYMS.splitlines() for word in line.split()}
+VOCABULARY = frozenset(MEANING.values()).union(*EXCLUSIVE)
 
+DIGITS = re.compile(r"\d{1,18}")  # int() refuses what is some thousands long
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -166,5 +168,5 @@ def stem(segment: str) -> str:
 
 def number(segment: str) -> int | None:
     """Return the last number in a segment, or None."""
-    found = re.findall(r"\d+", segment)
+    found = DIGITS.findall(segment)
     return int(found[-1]) if found else None

@@ -33,10 +33,35 @@ def test_the_same_module_has_the_same_rows():
     assert not open_ and min(known.values()) >= CONFIDENT
 
 
+def test_a_query_without_a_weight_is_judged_by_what_it_has():
+    source = {"gate.weight": (8, 4), "attn.q.bias": (4,)}
+    known, open_ = confidences(source, {"gate.weight": (8, 4), "self_attn.query.bias": (4,)})
+    assert "self_attn.query.bias" in open_ and known["gate.weight"] >= CONFIDENT
+
+
 def test_a_table_of_positions_means_no_rotation():
     positions = [("embed_positions.weight", (50, 16))]
     _, open_ = confidences(language_model("self_attn", "mlp", positions), language_model("attn", "mlp", positions))
     assert not open_
+
+
+def siblings(parent, names):
+    return {f"{parent}.0.{name}.weight": (4, 4) for name in names}
+
+
+def test_an_equal_name_among_siblings_that_were_renamed_may_be_chance():
+    known, _ = confidences(siblings("trunk", ("bam", "bet", "bis")), siblings("kin", ("los", "bep", "bet")))
+    assert all(confidence < CONFIDENT for confidence in known.values())
+
+
+def test_equal_names_of_most_siblings_are_none():
+    known, _ = confidences(siblings("trunk", ("bam", "bet", "bis")), siblings("kin", ("bis", "los", "bet")))
+    assert known["kin.0.bet.weight"] >= CONFIDENT
+
+
+def test_a_word_of_the_field_is_no_chance():
+    known, _ = confidences(siblings("trunk", ("query", "bis")), siblings("kin", ("q", "los")))
+    assert known["kin.0.q.weight"] >= CONFIDENT
 
 
 def fusion(name, numbers):

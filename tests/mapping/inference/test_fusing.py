@@ -28,6 +28,10 @@ def test_siblings_that_make_a_matrix_are_a_group():
     assert (group.names, group.shape, group.sizes) == (("query", "key", "value"), (16, 8), (8, 4, 4))
 
 
+def test_parts_without_a_row_are_no_group():
+    assert groups_of(units({f"attn.{c}.weight": (0, 8) for c in "qkv"})) == []
+
+
 def test_nothing_is_split_where_both_sides_have_the_fused_tensor():
     fused = {"a.qkv.weight": (12, 4), "a.q.weight": (4, 4), "a.k.weight": (4, 4), "a.v.weight": (4, 4)}
     assert plan(units(fused), units(fused)) == {}

@@ -12,42 +12,37 @@ from ckptaudit.mapping.inference import infer
 
 from .helpers import manifest
 
-SEGMENTS = st.sampled_from(
-    [
-        "",
-        "0",
-        "1",
-        "2",
-        "10",
-        "a",
-        "b",
-        "qkv",
-        "q",
-        "k",
-        "v",
-        "weight",
-        "bias",
-        "W_Q",
-        "in_proj_weight",
-        "norm1",
-        "norm2",
-        "gate",
-        "up",
-        "..",
-        "é",
-        "_",
-        "running_mean",
-    ]
-)
+NAMES = """
+0 1 2 10 a b qkv kv q k v query key weight bias W_Q b_Q q_bias in_proj_weight in_proj_bias norm1 norm2 gate up fc_1 fc_2
+gate_up_proj . .. é ² ٣ _ running_mean num_batches_tracked weight_g weight_ih_l0 bias_hh_l0_reverse self_attn
+self_attn_layer_norm parametrizations.weight.original0 parametrizations.weight.original1 position embed head
+"""
+SEGMENTS = st.sampled_from([*NAMES.split(), "", "9" * 5000])
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=5).map(".".join)
 SHAPES = st.sampled_from(
-    [(), (1,), (4,), (8,), (12,), (4, 4), (12, 4), (4, 12), (2, 4, 2), (4, 4, 1, 1), (0, 4), (1, 4)]
+    [
+        (),
+        (1,),
+        (4,),
+        (8,),
+        (12,),
+        (0,),
+        (4, 4),
+        (12, 4),
+        (4, 12),
+        (2, 4, 2),
+        (4, 4, 1, 1),
+        (0, 4),
+        (0, 0),
+        (1, 4),
+        (2000, 4),
+    ]
 )
 TENSORS = st.dictionaries(KEYS, SHAPES, max_size=24)
 
 
 @given(TENSORS, TENSORS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_every_key_is_accounted_for(source, target):
     found = infer(manifest(source), manifest(target))
     assert found == infer(manifest(source), manifest(target))
@@ -64,17 +59,22 @@ def test_every_key_is_accounted_for(source, target):
 
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeiou" for c in "mnprst"]
+INSIDE, ENDS = WORDS[:20], WORDS[20:30]
 
 
 @st.composite
 def trees(draw):
-    """A tree with lists of blocks, and the same tree with every name but numbers and leaf names replaced."""
+    """A tree with lists of blocks, and the same tree with every name but numbers and leaf names replaced.
+
+    The new name may be that of a sibling. It is none that stands at another depth: who sees ``a.0.bar`` on one side and
+    ``bar`` on the other takes it for a tensor that moved, and is right to.
+    """
     fresh = draw(st.permutations(WORDS))
     names = {}
     blocks = draw(st.integers(1, 7))
     inside = draw(
         st.lists(
-            st.tuples(st.sampled_from(WORDS[:20]), st.sampled_from([(4, 4), (8, 4), (4, 8), (4,), (4, 4, 3, 3)])),
+            st.tuples(st.sampled_from(INSIDE), st.sampled_from([(4, 4), (8, 4), (4, 8), (4,), (4, 4, 3, 3)])),
             min_size=1,
             max_size=5,
             unique_by=lambda x: x[0],
@@ -82,7 +82,7 @@ def trees(draw):
     )
     ends = draw(
         st.lists(
-            st.tuples(st.sampled_from(WORDS[20:30]), st.sampled_from([(4,), (9, 4), (4, 3, 7, 7)])),
+            st.tuples(st.sampled_from(ENDS), st.sampled_from([(4,), (9, 4), (4, 3, 7, 7)])),
             max_size=3,
             unique_by=lambda x: x[0],
         )
@@ -91,10 +91,13 @@ def trees(draw):
     for i in range(blocks):
         tensors |= {f"trunk.{i}.{name}.weight": shape for name, shape in inside}
 
+    for name in ("trunk", *(name for name, _ in (*inside, *ends))):
+        siblings = next((group for group in (INSIDE, ENDS) if name in group), [])
+        elsewhere = {*INSIDE, *ENDS}.difference(siblings)
+        names[name] = next(one for one in fresh if one not in elsewhere and one not in names.values())
+
     def change(key):
-        return ".".join(
-            s if s.isdigit() or s == "weight" else names.setdefault(s, fresh[len(names)]) for s in key.split(".")
-        )
+        return ".".join(names.get(segment, segment) for segment in key.split("."))
 
     truth = {change(key): key for key in tensors}
     order = draw(st.permutations(sorted(truth)))
@@ -102,7 +105,7 @@ def trees(draw):
 
 
 @given(trees())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 def test_a_renamed_tree_is_recovered_or_left_open_and_never_confidently_wrong(case):
     source, target, truth = case
     for one in infer(manifest(source), manifest(target)).assigned:
@@ -111,7 +114,7 @@ def test_a_renamed_tree_is_recovered_or_left_open_and_never_confidently_wrong(ca
 
 
 @given(trees())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_prefix_changes_nothing_whatever_the_order(case):
     source, _, _ = case
     target = {f"wrapped.{key}": shape for key, shape in reversed(source.items())}

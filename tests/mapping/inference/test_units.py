@@ -21,6 +21,8 @@ from ckptaudit.mapping.inference.units import gather, locate
         ("cls_token", ("cls_token",), "weight"),
         ("blocks.0.gamma_1", ("blocks", "0", "gamma_1"), "weight"),
         ("weight", ("weight",), "weight"),
+        ("fc.parametrizations.weight.original0", ("fc",), "weight_g"),
+        ("parametrizations.weight.original0", ("parametrizations", "weight", "original0"), "weight"),
     ],
 )
 def test_a_key_has_a_unit_and_a_role(key, path, role):

@@ -28,6 +28,7 @@ def test_a_segment_is_split_into_what_its_words_mean(segment, meant):
 def test_numbers_are_taken_apart():
     assert (stem("block3-12"), number("block3-12")) == ("block#-#", 12)
     assert (stem("conv"), number("conv")) == ("conv", None)
+    assert number("9" * 5000) is not None
 
 
 def test_every_word_has_one_meaning_which_means_itself():

@@ -1,0 +1,1 @@
+"""What torch writes: the archives and streams of ``torch.save``, of every age, and programs with their weights."""
