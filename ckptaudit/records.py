@@ -1,8 +1,8 @@
 """Value classes: the part of ``dataclasses`` this package uses, at a tenth of the start-up cost.
 
 Importing dataclasses imports inspect, ast, dis and tokenize, and each class compiles five methods: together 20 ms of
-a command that takes 50. Here one method is compiled per class and the others are shared. Type checkers see the
-standard library's own names.
+a command that takes 50. Here one method is compiled per class, once it is needed, and the others are shared. Type
+checkers see the standard library's own names.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ else:
         defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
         if slots:
             cls = _with_slots(cls, names)
-        cls.__init__ = _initialiser(cls, names, defaults, slots)
+        for name in () if slots else names:
+            if isinstance(defaults.get(name), _Factory):
+                delattr(cls, name)
+        cls.__init__ = _Initialiser(cls, names, defaults, slots)
         cls.__repr__ = _repr
         if eq:
             cls.__eq__ = _eq
@@ -63,7 +66,18 @@ else:
         body |= {"__slots__": names, "__qualname__": cls.__qualname__, "__reduce__": _reduce}
         return type(cls)(cls.__name__, cls.__bases__, body)
 
-    def _initialiser(cls, names, defaults, slots):
+    class _Initialiser:
+        """An ``__init__`` that is compiled when it is first looked up: most classes of a command make no instance."""
+
+        def __init__(self, cls, names, defaults, slots):
+            self._class, self._given = cls, (names, defaults, slots)
+
+        def __get__(self, instance, owner):
+            """Put the compiled one in this place, and give it out."""
+            self._class.__init__ = made = _compiled(self._class, *self._given)
+            return made if instance is None else made.__get__(instance, owner)
+
+    def _compiled(cls, names, defaults, slots):
         """Compile ``__init__``: it writes to the slots, or to the dict that a frozen class still has.
 
         Its own names are ones that no field has.
@@ -75,8 +89,6 @@ else:
             value = name
             if isinstance(defaults.get(name), _Factory):
                 value = f"_defaults[{name!r}].make() if {name} is _defaults[{name!r}] else {name}"
-                if not slots:
-                    delattr(cls, name)
             if slots:
                 scope[f"_set_{name}"] = getattr(cls, name).__set__
             lines.append(f"_set_{name}(_self, {value})" if slots else f"_dict[{name!r}] = {value}")

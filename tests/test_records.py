@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from functools import cached_property
 
 import pytest
@@ -37,6 +38,20 @@ class TestBoth:
             point()
         with pytest.raises(TypeError):
             point(1, z=3)
+
+    def test_the_signature_is_known_before_there_is_an_instance(self, kind):
+        parameters = inspect.signature(make(kind)).parameters
+        assert list(parameters) == ["x", "y", "tags"]
+        assert parameters["y"].default == 2
+
+    def test_a_subclass_is_made_by_the_same_init(self, kind):
+        base = make(kind)
+
+        class Derived(base):
+            def __init__(self, x):
+                super().__init__(x, y=7)
+
+        assert (Derived(1).y, base(1).y, Derived(2).x) == (7, 2, 2)
 
     def test_equality_and_repr(self, kind):
         point = make(kind)

@@ -68,7 +68,8 @@ class Tally:
             differs = self._unlike_bits(first, second) if self._dtype else None
             self._add_any(one.astype(self._common), other.astype(self._common), differs)
             if self._max_ulp is not None:
-                self._count_ulps(self._bits(first, second))
+                bits = self._bits(first, second)
+                self._count_ulps(bits, bits[0] - bits[1], self._numpy.flatnonzero(bits[0] ^ bits[1] < 0))
 
     def add_equal(self, block: bytearray) -> None:
         """Count a block that both have, bit for bit."""
@@ -87,29 +88,43 @@ class Tally:
     # Floats of one dtype, all finite --------------------------------------------------------------------------
 
     def _add_finite(self, one: Any, change: Any, largest: float, bits: list[Any]) -> None:
-        self._note(bits[0] ^ bits[1])
+        apart = bits[0] - bits[1]  # zero where the bits are equal, and only there, though it overflows between signs
+        self._note(apart)
         self._max_abs = largest if self._max_abs is None or largest > self._max_abs else self._max_abs
-        if self._max_ulp is not None:
-            self._count_ulps(bits)
         self._count_beyond(one, change)
         self._count_angle(one, change)
-        ratio = _largest(self._numpy.divide(change, one, out=change))
-        if not isfinite(ratio):  # some first values are zero
-            change = change[(one != 0) & self._numpy.isfinite(change)]
-            ratio = _largest(change) if len(change) else 0.0
+        lowest, ratio = self._ratios(one, change)
         self._max_rel = max(self._max_rel, ratio)
+        if self._max_ulp is not None:
+            # A value that changed its sign changed by itself at least, and the quotient keeps the order when rounded.
+            crossing = self._numpy.flatnonzero(change <= -1 if isfinite(lowest) else bits[0] ^ bits[1] < 0)
+            self._count_ulps(bits, apart, crossing)
+
+    def _ratios(self, one: Any, change: Any) -> tuple[float, float]:
+        """Divide ``change`` by ``one`` in place; return the lowest ratio, and the largest without its sign.
+
+        The lowest is not finite where some first values are zero; those are left out of the largest.
+        """
+        self._numpy.divide(change, one, out=change)
+        lowest, highest = float(change.min()), float(change.max())
+        if isfinite(lowest) and isfinite(highest):
+            return lowest, max(-lowest, highest)
+        known = change[(one != 0) & self._numpy.isfinite(change)]
+        return nan, _largest(known) if len(known) else 0.0
 
     def _bits(self, first: bytearray, second: bytearray) -> list[Any]:
         return [self._numpy.frombuffer(block, self._ordered) for block in (first, second)]
 
-    def _count_ulps(self, bits: list[Any]) -> None:
-        """Count the floats that lie between: of one sign the difference of the magnitudes, of two their sum."""
-        apart, most, crossed = bits[0] - bits[1], 0, bits[0] ^ bits[1]
-        if int(crossed.min()) < 0:
-            opposite = crossed < 0
-            apart[opposite] = 0
+    def _count_ulps(self, bits: list[Any], apart: Any, crossing: Any) -> None:
+        """Count the floats that lie between: of one sign the difference of the magnitudes, of two their sum.
+
+        ``apart`` is that difference, ``crossing`` are the places where the signs may differ.
+        """
+        most, crossing = 0, crossing[bits[0][crossing] ^ bits[1][crossing] < 0]
+        if len(crossing):
+            apart[crossing] = 0
             bound = self._numpy.iinfo(apart.dtype).max
-            magnitudes = [(part[opposite] & bound).astype("u8") for part in bits]
+            magnitudes = [(part[crossing] & bound).astype("u8") for part in bits]
             most = int((magnitudes[0] + magnitudes[1]).max())
         self._max_ulp = max(self._max_ulp or 0, most, int(_largest(apart)))
 
@@ -165,9 +180,16 @@ class Tally:
         """Count what is not zero in ``differs``, one entry a value, and note the rows of it."""
         self._changed += int(self._numpy.count_nonzero(differs))
         if self._width and len(self._rows) <= SHOWN_ROWS:
-            rows = (self._numpy.flatnonzero(differs) + self._looked) // self._width
-            self._rows |= dict.fromkeys(self._numpy.unique(rows)[: SHOWN_ROWS + 1].tolist())
+            self._note_rows(self._numpy.flatnonzero(differs))
         self._looked += len(differs)
+
+    def _note_rows(self, places: Any) -> None:
+        """Note the first few rows of some places in a block, which are in order."""
+        at = 0
+        while at < len(places) and len(self._rows) <= SHOWN_ROWS:
+            row = (int(places[at]) + self._looked) // self._width
+            self._rows[row] = None
+            at = int(self._numpy.searchsorted(places, (row + 1) * self._width - self._looked))
 
     def _count_beyond(self, one: Any, change: Any) -> None:
         if self._tolerance.any:

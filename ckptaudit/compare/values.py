@@ -13,7 +13,7 @@ from .decode import common
 from .difference import Difference
 from .tally import Tally, Tolerance
 
-_BLOCK = MIB // 4  # bytes of each side, of which two fit into a cache
+_BLOCK = MIB // 8  # bytes of each side, which fit into a cache with what is worked out of them
 EXACT = Tolerance()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..records import dataclass
 from .base import MIB, ByteSource
 
 _SPAN = 4 * MIB  # bytes that are read in one go
@@ -14,7 +15,8 @@ _WASTE = 16  # of them, how many times what is needed of them
 _FORMATS: dict[int, Any] = {1: "B", 2: "H", 4: "I", 8: "Q"}  # of memoryview, by the bytes of an element
 
 
-class _Dim(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Dim:
     """One dimension: its size, and how far apart neighbours lie in the file and in the block, in elements."""
 
     size: int
@@ -89,7 +91,7 @@ def _scatter(view: memoryview, target: memoryview, at: int, dims: Sequence[_Dim]
     """Move the elements of a span to the block, the longest dimension in one step each time."""
     longest = max(dims, key=lambda dim: dim.size, default=_Dim(1, 1, 1))
     others = [dim for dim in dims if dim is not longest]
-    size, step, block_step = longest
+    size, step, block_step = longest.size, longest.source, longest.block
     for index in product(*(range(dim.size) for dim in others)):
         first = sum(place * dim.source for place, dim in zip(index, others, strict=True))
         place = at + sum(place * dim.block for place, dim in zip(index, others, strict=True))

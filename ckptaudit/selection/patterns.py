@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Literal
 
 from ..errors import UsageError
@@ -116,6 +115,8 @@ def closest_name(pattern: str, names: Iterable[str]) -> str:
     names = list(names)
     modules = {name[:at] for name in names for at, char in enumerate(name) if char == "."}
     wanted = pattern.removeprefix("!").removeprefix("rows:").rstrip("*").rstrip(".")
+    from difflib import get_close_matches
+
     return next(iter(get_close_matches(wanted, [*names, *modules], n=1, cutoff=0.5)), "")
 
 

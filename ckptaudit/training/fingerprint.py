@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ctypes import c_ubyte
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ Method = Literal["xxh3_128", "index_mix"]
 
 # Bytes of a tensor that are made contiguous, or mixed, at a time.
 _CHUNK = 8 << 20
+_TYPES, _STRIDED = (Tensor, torch.nn.Parameter), torch.strided
 
 
 class Fingerprint(NamedTuple):
@@ -33,6 +35,9 @@ class Fingerprint(NamedTuple):
     digest: bytes
 
 
+_AS_IT_LIES = ("xxh3_128", ())  # the method and the order of a fingerprint
+
+
 def take(
     tensors: Mapping[str, tuple[Tensor, Rows | None]], like: Mapping[str, Fingerprint] | None = None
 ) -> tuple[dict[str, Fingerprint], dict[str, str]]:
@@ -46,10 +51,13 @@ def take(
     unchecked: dict[str, str] = {}
     waiting: dict[torch.device, dict[str, Tensor]] = {}
     for name, (tensor, rows) in tensors.items():
+        known = like.get(name) if like else None
+        if rows is None and (known is None or known[::3] == _AS_IT_LIES) and _lies_plain(tensor):
+            found[name] = _of_plain(tensor)
+            continue
         if reason := why_not(tensor):
             unchecked[name] = reason
             continue
-        known = like.get(name) if like else None
         method = known.method if known else "xxh3_128" if tensor.is_cpu else "index_mix"
         order = known.order if known and len(known.order) in (0, tensor.dim()) else _order(tensor, rows)
         digest = b""
@@ -63,6 +71,27 @@ def take(
             digest = b"".join(word.to_bytes(8, "little", signed=True) for word in words)
             found[name] = found[name]._replace(digest=digest)
     return found, unchecked
+
+
+def _lies_plain(tensor: Tensor) -> bool:
+    """Tell whether the bytes of a whole tensor lie on the CPU in the order in which they are read.
+
+    Most do, and then nothing of what ``why_not`` looks for is so; asking here takes half the time of all that.
+    """
+    return (
+        type(tensor) in _TYPES
+        and tensor.is_cpu
+        and tensor.layout is _STRIDED
+        and tensor.data_ptr() != 0
+        and not (tensor.is_nested or tensor.is_quantized or tensor.is_neg() or tensor.is_conj())
+        and tensor.is_contiguous()
+    )
+
+
+def _of_plain(tensor: Tensor) -> Fingerprint:
+    memory = (c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())  # half the time of a memoryview
+    values = ("xxh3_128", tensor.dtype, tensor.shape, (), xxhash.xxh3_128_digest(memory))
+    return tuple.__new__(Fingerprint, values)  # a third of the time of Fingerprint(...)
 
 
 def _order(tensor: Tensor, rows: Rows | None) -> tuple[int, ...]:
@@ -88,19 +117,11 @@ def _parts(tensor: Tensor, rows: Rows | None, order: tuple[int, ...]) -> Iterato
 
 
 def _xxh3(tensor: Tensor, rows: Rows | None, order: tuple[int, ...]) -> bytes:
-    ready = tensor.is_cpu and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
-    if ready and rows is None and not order:
-        return xxhash.xxh3_128_digest(_bytes(tensor))
     digest = xxhash.xxh3_128()
     # One of an accelerator comes over where its first fingerprint was taken on the CPU.
     for piece in _parts(tensor.detach().cpu(), rows, order):
-        digest.update(_bytes(piece))
+        digest.update(view_of(piece.data_ptr(), piece.nbytes))
     return digest.digest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """Return the memory of a contiguous tensor on the CPU, which must outlive the view."""
-    return view_of(tensor.data_ptr(), tensor.nbytes)
 
 
 # Odd 64-bit constants as signed integers: 2^64 divided by the golden ratio (Knuth, TAOCP 6.4), and the

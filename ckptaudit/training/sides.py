@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..policy import Side
@@ -13,7 +14,7 @@ from .names import NamedTensor
 from .select import Selection
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from torch.optim import Optimizer
 
 
@@ -38,5 +39,7 @@ def optimizers_side(optimizers: Iterable[Optimizer]) -> Side:
 
 def _sizes(tensors: Iterable[Tensor]) -> tuple[int, int]:
     """Return how many values there are, and how many bytes they take."""
-    sized = [(tensor.numel(), tensor.element_size()) for tensor in tensors if not is_lazy(tensor)]
-    return sum(count for count, _ in sized), sum(count * size for count, size in sized)
+    listed = list(tensors)
+    if any(map(is_lazy, {type(tensor): tensor for tensor in listed}.values())):  # which its type says
+        listed = [tensor for tensor in listed if not is_lazy(tensor)]
+    return sum(map(Tensor.numel, listed)), sum(tensor.nbytes for tensor in listed)

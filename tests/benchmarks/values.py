@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
-from workload import ROOT, ckptaudit
+from workload import ROOT, ckptaudit, python
 
-from report import TARGET, line
+from report import TARGET, compare
 
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 SIZES = {"100MB": (25, 1024, "float32", 15), "4GB": (476, 2048, "bfloat16", 5)}
@@ -33,46 +34,52 @@ save_file({name: tuned.clone() for name in weights}, f"{folder}/tuned.safetensor
 """
 
 
+# What one writes by hand: both files mapped, tensor by tensor.
+BY_HAND = """
+import sys, torch
+from safetensors import safe_open
+with safe_open(sys.argv[1], "pt") as first, safe_open(sys.argv[2], "pt") as second:
+    print(all(torch.equal(first.get_tensor(key), second.get_tensor(key)) for key in first.keys()))
+"""
+
+
 def rows(folder, size, rounds):
-    """Yield rows as report.py does; cmp ends at the first difference, so that it is timed on what is the same."""
+    """Yield title, command, name of the other, its command, rounds and target; cmp ends at the first difference."""
     base, same, tuned = (folder / f"{name}.safetensors" for name in ("base", "same", "tuned"))
     json = ("--format", "json")
-    through = ["cmp", str(base), str(same)]
-    name = "`cmp`, of two that are the same"
-    yield (
-        f"`diff --values` {size}, the same",
-        ckptaudit("diff", base, same, "--values", *json),
-        name,
-        through,
-        rounds,
-        1.5,
-    )
-    yield f"`frozen` {size}, the same", ckptaudit("frozen", base, same, "*", *json), name, through, rounds, 1.5
-    yield (
-        f"`diff --values` {size}, all changed",
-        ckptaudit("diff", base, tuned, "--values", *json),
-        name,
-        through,
-        rounds,
-        1.5,
-    )
-    yield (
-        f"`frozen` {size}, frozen, and all changed",
-        ckptaudit("frozen", base, tuned, "*", *json),
-        name,
-        through,
-        rounds,
-        1.5,
-    )
-    first = ["cmp", str(base), str(tuned)]
+    through = ("`cmp`, of two that are the same", ["cmp", str(base), str(same)])
+    equal = ckptaudit("diff", base, same, "--values", *json)
+    yield f"`diff --values` {size}, the same", equal, *through, rounds, 1.5
+    yield f"`frozen` {size}, the same", ckptaudit("frozen", base, same, "*", *json), *through, rounds, 1.5
+    changed = ckptaudit("diff", base, tuned, "--values", *json)
+    yield f"`diff --values` {size}, all changed", changed, *through, rounds, 1.5
+    moved = ckptaudit("frozen", base, tuned, "*", *json)
+    yield f"`frozen` {size}, frozen, and all changed", moved, *through, rounds, 1.5
+    first = ("`cmp`, which ends at the first", ["cmp", str(base), str(tuned)])
     yield (
         f"`frozen` {size}, without patterns, all changed",
         ckptaudit("frozen", base, tuned, *json),
-        "`cmp`, which ends at the first",
-        first,
+        *first,
         rounds,
         None,
     )
+    by_hand = ("`safe_open` twice, `torch.equal`", python(BY_HAND, base, same))
+    yield f"`diff --values` {size}, the same", equal, *by_hand, min(rounds, 5), None
+
+
+def line(title, command, name, other, rounds, target):
+    """Measure one row, by the clock and by the processor, and return it as a line of the table."""
+    ours, theirs = compare(command, other, rounds)
+    ratios = [
+        [getattr(a, kind) / getattr(b, kind) for a, b in zip(ours, theirs, strict=True)] for kind in ("wall", "cpu")
+    ]
+    sides = [
+        [*(f"{1000 * median(getattr(one, kind) for one in side):,.0f} ms" for kind in ("wall", "cpu"))]
+        for side in (ours, theirs)
+    ]
+    peak = f"{median(one.peak for one in ours):.0f} MiB"
+    cells = [title, *sides[0], peak, name, *sides[1], *(f"{median(part):.2f}" for part in ratios)]
+    return f"| {' | '.join([*cells, f'{target:g}' if target else ''])} |"
 
 
 def measured(parent, sizes=tuple(SIZES)):

@@ -37,7 +37,8 @@ def check_frozen_state(setup: Setup) -> Iterator[Finding]:
     """Find frozen parameters in the history of LBFGS, or with state left in another optimizer, and decaying rows."""
     past: list[Row] = []
     state: list[Row] = []
-    for named in setup.left(setup.still):
+    begun = any(optimizer.state for optimizer in setup.optimizers)
+    for named in setup.left(setup.still) if begun else ():
         place = setup.place(named)
         if place is None or named.tensor.requires_grad:
             continue
@@ -60,8 +61,8 @@ def _has_history(optimizer: Optimizer) -> bool:
 def _decaying_rows(setup: Setup) -> Iterator[Finding]:
     rows: list[Row] = []
     for name, ranges in setup.frozen.tensors.items():
-        place = setup.place(setup.tensors[name])
-        if ranges is not None and place is not None and place.group.get("weight_decay"):
+        place = setup.place(setup.tensors[name]) if ranges is not None else None
+        if place is not None and place.group.get("weight_decay"):
             decay = f"weight decay {place.group['weight_decay']:.3g}"
             rows.append((name, decay, f"{place.who} decays all its rows"))
     if rows:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ...records import dataclass
 from ...rules import Contract
-from ..names import NamedTensor, named_tensors
+from ..names import NamedTensor, Walk
 from ..select import Patterns, Selection, rest, select_leniently
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
     from ...errors import UsageError
 
-# What every module has; an attribute beside these is its author's, or a mistake.
-_STANDARD = vars(nn.Module()).keys() | {"_forward_module", "_is_hf_initialized"}
-_TELLING = frozenset({bool, list, tuple, dict, partial})
-_PLAIN = frozenset({int, float, str, bool, type(None)})
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -69,9 +62,8 @@ class Setup:
     ) -> None:
         self.model, self.optimizers, self.schedulers = model, list(optimizers), list(schedulers)
         self.averaged = list(averaged)
-        self.tensors = named_tensors(model)
-        self.modules = _walk(model)
-        self.own = _own(self.modules)
+        walk = Walk(model)
+        self.tensors, self.modules, self.own = walk.tensors, walk.modules, walk.own
         self.explained: set[str] = set()
         self.unmatched: list[tuple[str, UsageError]] = []
         self.places = self._held()
@@ -132,48 +124,6 @@ class Setup:
     def if_declared(self) -> Contract | None:
         """What a trainable tensor that will not train breaks: a contract where the user named it."""
         return Contract.exact if self.declared else None
-
-
-@dataclass(frozen=True, eq=False)
-class Own:
-    """An attribute of a module that not every module has, and that may mean something: a flag, a collection, a call."""
-
-    path: str
-    module: nn.Module
-    name: str
-    value: Any
-
-
-def _walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return every module once, by its path, as ``named_modules`` does at three times the cost."""
-    found: list[tuple[str, nn.Module]] = []
-    seen: set[int] = set()
-    waiting = [("", model)]
-    while waiting:
-        path, module = waiting.pop()
-        if id(module) not in seen:
-            seen.add(id(module))
-            found.append((path, module))
-            prefix = f"{path}." if path else ""
-            children = [(prefix + name, child) for name, child in module._modules.items() if child is not None]
-            waiting += reversed(children)
-    return found
-
-
-def _own(modules: list[tuple[str, nn.Module]]) -> list[Own]:
-    return [
-        Own(path, module, name, value)
-        for path, module in modules
-        for name, value in vars(module).items()
-        if type(value) in _TELLING and name not in _STANDARD and not _is_plain(value)
-    ]
-
-
-def _is_plain(value: Any) -> bool:
-    """Tell a collection that holds numbers or texts by its first entry, as for the sizes of a kernel."""
-    if isinstance(value, (tuple, list)):
-        return not value or type(value[0]) in _PLAIN
-    return isinstance(value, dict) and not value
 
 
 def own_of(tensor: Tensor) -> Mapping[str, Any]:
