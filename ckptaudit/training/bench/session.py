@@ -21,7 +21,7 @@ Makers = Mapping[str, Callable[[], TrainStep]]
 
 
 class Session:
-    """A benchmark while it is made. Threads are pinned inside its ``with`` block, and what was set is set again.
+    """A benchmark while it is made. Threads are pinned inside its ``with`` blocks, and what was set is set again.
 
     ``subject`` is a model with its variants; ``makers`` are steps that somebody else makes, the baseline first.
     """
@@ -38,12 +38,13 @@ class Session:
     ) -> None:
         self._subject, self._makers = subject, dict(makers or {})
         self._device, self._threads = device, threads
-        self._clocks, self._clock = clocks or Clocks.of(device), clock
-        self._before = torch.get_num_threads()
+        self._clocks, self._clock = clocks or Clocks.of(device, clock), clock
+        self._before = 0
         self.steps: dict[str, TrainStep] = {}
         self.left_out: dict[str, str] = {}
 
     def __enter__(self) -> Session:
+        self._before = torch.get_num_threads()
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         return self
@@ -95,6 +96,16 @@ class Session:
             except Exception as error:
                 raise UsageError(f"the step of {name}", f"raised {first_line(error)}") from error
         return found
+
+    def timed(self, name: str) -> Callable[[], None]:
+        """Return what runs a step of a variant and waits for the device, for a clock of somebody else's."""
+        step = self.steps[name]
+
+        def run() -> None:
+            step.run()
+            self._clocks.synchronize()
+
+        return run
 
     def rounds(
         self, rounds: int | None = None, seconds: float | None = None, progress: Progress | None = None
