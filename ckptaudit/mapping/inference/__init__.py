@@ -55,7 +55,7 @@ def _infer(source: Manifest, target: Manifest) -> Assignments:
     s, t = Side(some_s, classes, forms.common), Side(some_t, classes, forms.common)
     scorer = Scorer(s, t, classes)
     pairs = solve(s, t, forms, scorer)
-    doubts, ledger = Doubts(s, t, scorer.affinity), Ledger(forms)
+    doubts, ledger = Doubts(s, t, scorer.affinity, pairs), Ledger(forms)
     paths_s, paths_t = {unit.path: unit for unit in units_s}, {unit.path: unit for unit in units_t}
     for late in (False, True):
         known = _links(s, t, scorer, doubts, [pair for pair in pairs if pair.late == late])

@@ -63,7 +63,7 @@ def _family(siblings: list[Unit]) -> Family:
     """
     family: Family = {}
     for unit in siblings:
-        part = _part(unit.path[-1])
+        part = part_of(unit.path[-1])
         if part:
             family.setdefault(part, unit)
     if "gate" in family and "up" not in family:
@@ -77,7 +77,7 @@ def _family(siblings: list[Unit]) -> Family:
 
 
 @lru_cache(maxsize=65536)
-def _part(name: str) -> str:
+def part_of(name: str) -> str:
     """Return the part that a name says a unit is, or nothing."""
     named = [word for word in words(name) if word in _PARTS]
     return named[0] if len(named) == 1 else ""

@@ -100,6 +100,15 @@ def test_a_bias_that_stands_apart_joins_its_part():
     assert found["attn.value.bias"] == (("attn.v_bias",), "copy")
 
 
+def test_a_fused_bias_is_cut_where_the_weight_stays_whole():
+    source = {"attn.qkv.weight": (12, 4), "attn.qkv.bias": (12,), "norm.weight": (4,)}
+    target = {"self.q_bias": (4,), "self.v_bias": (4,), "self.qkv.weight": (12, 4), "norm.weight": (4,)}
+    found = said(source, target)
+    assert found["self.qkv.weight"] == (("attn.qkv.weight",), "copy")
+    assert found["self.q_bias"] == (("attn.qkv.bias",), "chunk(0,0,3)")
+    assert found["self.v_bias"] == (("attn.qkv.bias",), "chunk(0,2,3)")
+
+
 def test_a_fused_tensor_of_which_a_part_is_missing_is_not_made():
     source = {"attn.q.weight": (4, 4), "attn.k.weight": (4, 4)}
     assert "attn.qkv.weight" not in copies(source, {"attn.qkv.weight": (12, 4)})
