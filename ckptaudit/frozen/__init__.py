@@ -83,11 +83,12 @@ def _judged(
     run: Run, patterns: list[str], trainable: list[str] | None, progress: Progress | None
 ) -> tuple[Fates, list[Finding]]:
     shapes = run.shapes
-    frozen, unmatched = select_names(shapes, patterns)
+    frozen, missed = select_names(shapes, patterns)
+    unmatched = [(pattern, "frozen") for pattern in missed]
     moving = _rest(run, frozen)
     if trainable is not None:
-        moving, others = select_names(shapes, trainable)
-        unmatched = (*unmatched, *others)
+        moving, missed = select_names(shapes, trainable)
+        unmatched += [(pattern, "trainable") for pattern in missed]
         _check_claims(frozen, moving)
     declared = bool(patterns) or trainable is not None
     if not declared:
@@ -140,12 +141,12 @@ def _evident(fates: Fates) -> list[Finding]:
     return [Finding(FROZEN_STATISTICS_DRIFTED, tuple(drifted), "evident", rows=rows, breaks=Contract.resume)]
 
 
-def _unmatched(patterns: tuple[str, ...], names: Iterable[str]) -> list[Finding]:
-    if not patterns:
+def _unmatched(missed: list[tuple[str, str]], names: Iterable[str]) -> list[Finding]:
+    if not missed:
         return []
-    rows = tuple((pattern, closest_name(pattern, names)) for pattern in patterns)
+    rows = tuple((pattern, role, closest_name(pattern, names), "1") for pattern, role in missed)
     fix = Fix("display", "see the names of tensors: ckptaudit inspect FILE -v")
-    return [Finding(FREEZE_PATTERN_UNMATCHED, patterns, rows=tuple((*row, "1") for row in rows), fixes=(fix,))]
+    return [Finding(FREEZE_PATTERN_UNMATCHED, tuple(row[0] for row in rows), rows=rows, fixes=(fix,))]
 
 
 def _report(sides: list[Source], fates: Fates, found: list[Finding]) -> Report:

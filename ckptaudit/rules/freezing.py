@@ -115,10 +115,10 @@ FREEZE_PATTERN_UNMATCHED = Rule(
     fixed="error",
     summary="a pattern of what is frozen or trainable matches no tensor: exit status 2",
     messages={"": "no tensor matches {count} pattern{s}"},
-    details={"": "what it was to hold is not held to anything"},
-    columns=("pattern", "closest"),
+    details={"": "what was meant by it is held to nothing"},
+    columns=("pattern", "given as", "closest"),
     why="A misspelt pattern, or a layer that was renamed, freezes and checks nothing, in silence.",
-    fix="Correct the pattern: ckptaudit inspect shows the names that there are, without those of wrappers.",
+    fix="Write the names without those of wrappers; ckptaudit inspect shows them. Layers in a Python list have none.",
     example="ckptaudit frozen base.pth tuned.pth 'bakbone.*'",
 )
 

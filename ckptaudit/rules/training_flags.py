@@ -6,19 +6,6 @@ from .base import Contract, Rule
 
 _COLUMNS = ("key", "found", "why")
 
-PATTERN_MATCHES_NOTHING = Rule(
-    code="CKPT805",
-    name="pattern-matches-nothing",
-    breaks=Contract.exact,
-    silent="yes",
-    summary="a pattern of what is frozen or trainable matches no tensor",
-    messages={"": "no tensor is matched by {count} pattern{s}"},
-    details={"": "what was meant by it is judged as if nobody had named it"},
-    columns=("pattern", "given as", "closest"),
-    why="A loop over names with that pattern freezes nothing, and says nothing.",
-    fix="Write the names as the model has them; layers in a Python list have none.",
-    example="frozen='backbon.*'",
-)
 FROZEN_REQUIRES_GRAD = Rule(
     code="CKPT806",
     name="frozen-requires-grad",

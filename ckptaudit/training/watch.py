@@ -8,7 +8,7 @@ optimizer that steps most, up to and including that step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +58,7 @@ class Moved:
     gone: bool = False
 
 
-class _State(NamedTuple):
-    """A tensor as it was last seen: object, memory, version."""
-
-    identity: int
-    pointer: int
-    version: int
+_State = tuple[int, int, int]  # a tensor as it was last seen: object, memory, version
 
 
 class Watch:
@@ -226,7 +221,8 @@ class Watch:
         if named is None:
             return Moved(*self._when(step, exact=False), False, False, False, False, True, seen, gone=True)
         new = _state(self._tensor(name))
-        signs = (new.version != old.version, new.pointer != old.pointer, new.identity != old.identity)
+        replaced, relocated, noticed = (was != now for was, now in zip(old, new, strict=True))
+        signs = (noticed, relocated, replaced)
         when = self._when(step, exact=any(signs))
         return Moved(*when, named.module.training, named.tensor.requires_grad, *signs, seen)
 
@@ -325,10 +321,10 @@ class Watch:
 
 
 def _state(tensor: Tensor) -> _State:
-    if why_not(tensor):
-        return _State(id(tensor), 0, 0)
-    version = 0 if tensor.is_inference() else tensor._version  # an inference tensor counts no versions
-    return _State(id(tensor), tensor.data_ptr(), version)
+    try:
+        return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version  # which counts none
+    except (RuntimeError, ValueError):  # lazy, sparse, or without memory of its own
+        return id(tensor), 0, 0
 
 
 def extent(tensor: Tensor) -> tuple[int, int]:

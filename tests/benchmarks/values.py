@@ -82,14 +82,14 @@ def line(title, command, name, other, rounds, target):
     return f"| {' | '.join([*cells, f'{target:g}' if target else ''])} |"
 
 
-def measured(parent, sizes=tuple(SIZES)):
-    """Measure every row and return the lines of the table."""
+def measured(parent, sizes=tuple(SIZES), fewer=None):
+    """Measure every row and return the lines of the table; ``fewer`` rounds where time is short."""
     lines = []
     for size in sizes:
         *made, rounds = SIZES[size]
         with tempfile.TemporaryDirectory(dir=parent) as name:
             subprocess.run([sys.executable, "-c", MAKE_FILES, name, *map(str, made)], check=True)
-            lines += [line(*row) for row in rows(Path(name), size, rounds)]
+            lines += [line(*row) for row in rows(Path(name), size, fewer or rounds)]
     return "\n".join(lines)
 
 
@@ -105,8 +105,9 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true", help=f"write the table of {TARGET.name}")
     parser.add_argument("--only", choices=SIZES, help="measure one size")
     parser.add_argument("--folder", default=ROOT.parent, help="where the files are to lie: 12 GB at most")
+    parser.add_argument("--rounds", type=int, help="of each row, instead of 15 and 5")
     options = parser.parse_args()
-    text = measured(options.folder, (options.only,) if options.only else tuple(SIZES))
+    text = measured(options.folder, (options.only,) if options.only else tuple(SIZES), options.rounds)
     sys.stdout.write(text + "\n")
     if options.write:
         TARGET.write_text(insert(TARGET.read_text(), text))

@@ -151,7 +151,7 @@ def test_a_pattern_that_matches_nothing_is_not_passed(base, tuned):
     report = compare_frozen(base, tuned, ["bakbone.*", "backbone.0"])
     assert ("CKPT804", "error") in codes(report) and report.exit_status == 2
     [finding] = [g.finding for g in report.findings if g.finding.rule.code == "CKPT804"]
-    assert finding.rows == (("bakbone.*", "backbone", "1"),)
+    assert finding.rows == (("bakbone.*", "frozen", "backbone", "1"),)
 
 
 @pytest.mark.parametrize("patterns", [["backbone.*", "!backbone.1"], "re:^backbone\\.[02]", ["!fc", "!backbone.1.*"]])

@@ -151,7 +151,8 @@ def test_what_is_no_optimizer_is_refused(call, optimizers):
 
 def test_patterns_that_match_nothing_name_the_closest():
     report = lint(frozen_net(), frozen=["backbone", "backbon.0"], trainable=["fc", "heads"])
-    assert said(report) == {("CKPT805", ""): "error"}
+    assert said(report) == {("CKPT804", ""): "error"}
+    assert (report.verdict, report.exit_status) == ("unchecked", 2)
     rows = report.findings[0].finding.rows
     assert [row[:2] for row in rows] == [("backbon.0", "frozen"), ("heads", "trainable")]
     assert "backbone.0" in rows[0][2]

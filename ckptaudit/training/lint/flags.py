@@ -10,6 +10,7 @@ from torch import nn
 
 from ...rules import Contract, Finding
 from ...rules import training_flags as rules
+from ...rules.freezing import FREEZE_PATTERN_UNMATCHED
 from ...rules.training_modules import FROZEN_REPARAMETRIZED
 from ...rules.training_optimizers import TRAINABLE_WITHOUT_GRADIENT
 from ..names import NamedTensor
@@ -25,7 +26,7 @@ def check_patterns(setup: Setup) -> Iterator[Finding]:
     if setup.unmatched:
         keys = tuple(error.subject for _, error in setup.unmatched)
         rows = tuple((error.subject, role, error.hint or "", "1") for role, error in setup.unmatched)
-        yield Finding(rules.PATTERN_MATCHES_NOTHING, keys, rows=rows)
+        yield Finding(FREEZE_PATTERN_UNMATCHED, keys, rows=rows)
 
 
 def check_effectless(setup: Setup) -> Iterator[Finding]:
