@@ -78,8 +78,9 @@ def _head(plan: FreezePlan, environment: Mapping[str, Any], width: int, form: st
     machine = (
         f"torch {str(environment['torch']).partition('+')[0]}, {environment['device_name'] or environment['device']}"
     )
-    machine += f", {plural(int(environment['threads']), 'thread')}, {environment['dtype']}"
-    rows = [["model", plan.model], ["step", plan.step], ["machine", machine]]
+    machine += f", {plural(int(environment['threads']), 'thread')}"
+    machine += f", {environment['dtype']}" if environment["dtype"] else ""
+    rows = [["model", plan.model], ["step", plan.step], ["machine", machine]][0 if plan.model else 1 :]
     if form == "markdown":
         return [f"{name}: {text}  " for name, text in rows]
     lines = grid(rows, (), width)
