@@ -145,6 +145,8 @@ def _verdict(benchmark: StepBenchmark, width: int) -> list[str]:
         words += f" Told apart from 1: ratios from {benchmark.noise.resolvable:.3f} up."
     lines += wrap(words, width)
     if benchmark.trouble:
-        advice = "More --seconds, less else on the machine, or --clock cpu."
-        lines += wrap(f"Not measured: {benchmark.trouble}. {advice}", width)
+        advice = (
+            "less else on the machine, or --clock cpu" if benchmark.clock == "wall" else "or less else on the machine"
+        )
+        lines += wrap(f"Not measured: {benchmark.trouble}. More --seconds, {advice}.", width)
     return lines

@@ -74,6 +74,8 @@ def test_noise_is_said_and_not_averaged_away():
     assert noisy.noise.resolvable > 1.15
     assert (noisy.verdict, noisy.exit_status) == ("unchecked", 2)
     assert "too noisy" in noisy.trouble
+    assert "More --seconds, less else on the machine, or --clock cpu." in " ".join(str(noisy).split())
+    assert "--clock" not in str(benchmark([FULL], jitter=0.3, clock="cpu"))
     assert noisy.findings == []
 
 
