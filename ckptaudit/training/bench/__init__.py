@@ -130,7 +130,7 @@ def measure_steps(  # noqa: PLR0913  (options, each given by its name)
     if isinstance(variants, Subject):
         subject, makers, device = variants, None, variants.device
     else:
-        subject, makers, device = None, variants, torch.device("cpu")
+        subject, makers, device = None, variants, None
         if not variants:
             raise UsageError("variants", "are empty", "give at least the baseline")
     with Session(subject, makers, device=device, threads=threads, clocks=clocks, clock=clock) as session:
