@@ -35,10 +35,13 @@ def _squeezed(shape: Shape) -> Shape:
 def _kernel_axes(stored: Shape, wanted: Shape) -> Shape | None:
     """Return how the axes of a convolution's kernel change places between libraries, or None.
 
-    Here it lies (out, in, *places); elsewhere (*places, in, out), or (out, *places, in).
+    Here it lies (out, in, *places); elsewhere (*places, in, out), or (out, *places, in). Where the shapes leave
+    that open, the places are the shorter ones.
     """
     n = len(stored)
-    orders = ((n - 1, n - 2, *range(n - 2)), (*range(2, n), 1, 0), (0, n - 1, *range(1, n - 1)), (0, *range(2, n), 1))
+    first, last = (n - 1, n - 2, *range(n - 2)), (*range(2, n), 1, 0)
+    ends = (first, last) if max(stored[: n - 2]) <= max(stored[2:]) else (last, first)
+    orders = (*ends, (0, n - 1, *range(1, n - 1)), (0, *range(2, n), 1))
     return next((axes for axes in orders if tuple(stored[axis] for axis in axes) == wanted), None)
 
 

@@ -63,6 +63,7 @@ def test_kernels_whose_channels_lie_elsewhere_are_turned_back(axes, size):
     kernel = torch.randn(size)
     stored = kernel.permute(axes)
     assert torch.equal(perform(form(tuple(stored.shape), size), stored), kernel)
+    assert torch.equal(perform(form(size, tuple(stored.shape)), kernel), stored)
 
 
 def test_square_kernels_of_one_place_are_turned_like_all_others():
