@@ -14,6 +14,7 @@ from .words import VOCABULARY, number, stem, words
 
 UNKNOWN = 0.4  # not said at all
 AKIN = 0.5  # affinity of modules that are taken for one
+LEVELS = 5  # of a pyramid, at most: a list that is longer is hardly ever run through backwards
 DOUBTFUL = 0.8  # said, and not proposed without a question
 
 
@@ -23,6 +24,7 @@ class Doubts:
     def __init__(self, source: Side, target: Side, affinity: Affinity, pairs: Iterable[Pair]) -> None:
         self._source, self._target, self._affinity = source, target, affinity
         self._families = [_families(side) for side in (source, target)]
+        self._lengths = _lengths(source)
         self._siblings = [_siblings(side) for side in (source, target)]
         self._crossed = _crossed(source, target, pairs)
         self._rotary = all(_gated_without_positions(side.units) for side in (source, target))
@@ -32,8 +34,9 @@ class Doubts:
         a, b = self._source.units[i], self._target.units[j]
         if self._rotary and _is_renamed_query(a, b):
             return UNKNOWN, "rotary embeddings may need its rows in another order"
-        if self._renumbered(a, b):
-            return UNKNOWN, "a list of equal members with new numbers may run either way"
+        if length := self._renumbered(a, b):
+            cap = UNKNOWN if length <= LEVELS else DOUBTFUL
+            return cap, "a list of equal members with new numbers may run either way"
         if _is_renamed_fused(a, b):
             return DOUBTFUL, "the order of its rows may differ"
         if j in self._crossed:
@@ -55,8 +58,8 @@ class Doubts:
         friends = sum(not shared.isdisjoint(one) for one in mine)
         return shared.isdisjoint(VOCABULARY) and 0 < friends <= len(mine) - friends
 
-    def _renumbered(self, a: Unit, b: Unit) -> bool:
-        """Tell whether a pair is inside of lists of equal members whose numbers differ."""
+    def _renumbered(self, a: Unit, b: Unit) -> int:
+        """Return the length of a list of equal members that a pair is inside of and the other side numbers anew."""
         for p in a.nodes:
             first = self._source.nodes[p]
             if first.number < 0 or not _is_list(self._families[0][first.family]):
@@ -66,8 +69,8 @@ class Doubts:
             if second is None or second.number < 0 or second.number == first.number:
                 continue
             if _is_list(self._families[1][second.family]):
-                return True
-        return False
+                return self._lengths[first.family]
+        return 0
 
 
 def _crossed(source: Side, target: Side, pairs: Iterable[Pair]) -> set[int]:
@@ -107,6 +110,15 @@ def _families(side: Side) -> defaultdict[object, Counter[int]]:
         if number(unit.path[-1]) is not None:
             found[unit.path[:-1], stem(unit.path[-1])][kind] += 1
     return found
+
+
+def _lengths(side: Side) -> dict[object, int]:
+    """Return how far the numbers of each list of modules go: of a long one, only the ends may be there."""
+    numbers: defaultdict[object, list[int]] = defaultdict(list)
+    for node in side.nodes:
+        if node.number >= 0:
+            numbers[node.family].append(node.number)
+    return {family: max(found) - min(found) + 1 for family, found in numbers.items()}
 
 
 def _is_list(kinds: Counter[int]) -> bool:

@@ -19,6 +19,8 @@ def form(stored: Shape, wanted: Shape) -> str | None:
     """Return the operation that makes ``wanted`` of ``stored``, other than a copy, or None."""
     if prod(stored) != prod(wanted) or stored == wanted:
         return None
+    if len(stored) == len(wanted) > 2 and len(_squeezed(stored)) > 1 and (axes := _kernel_axes(stored, wanted)):
+        return f"permute({','.join(map(str, axes))})"
     if _squeezed(stored) == _squeezed(wanted) and (len(stored) > 1 or len(wanted) > 1):
         return f"reshape({','.join(map(str, wanted))})"
     if len(stored) == len(wanted) == 2 and stored == wanted[::-1]:
@@ -28,6 +30,19 @@ def form(stored: Shape, wanted: Shape) -> str | None:
 
 def _squeezed(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
+
+
+def _kernel_axes(stored: Shape, wanted: Shape) -> Shape | None:
+    """Return how the axes of a convolution's kernel change places between libraries, or None.
+
+    Here it lies (out, in, *places); elsewhere (*places, in, out), or (out, *places, in). Where the shapes leave
+    that open, the places are the shorter ones.
+    """
+    n = len(stored)
+    first, last = (n - 1, n - 2, *range(n - 2)), (*range(2, n), 1, 0)
+    ends = (first, last) if max(stored[: n - 2]) <= max(stored[2:]) else (last, first)
+    orders = (*ends, (0, n - 1, *range(1, n - 1)), (0, *range(2, n), 1))
+    return next((axes for axes in orders if tuple(stored[axis] for axis in axes) == wanted), None)
 
 
 def _by_heads(stored: Shape, wanted: Shape) -> str | None:

@@ -77,6 +77,11 @@ def test_a_renumbered_list_of_equal_members_may_run_either_way():
     assert known == {} and len(open_) == 8
 
 
+def test_a_long_list_is_taken_to_run_forwards():
+    known, open_ = confidences(fusion("block{}", range(1, 13)), fusion("layers.{}", range(12)))
+    assert not open_ and max(known.values()) < CONFIDENT
+
+
 def test_the_same_numbers_are_the_same_members():
     known, open_ = confidences(fusion("refine{}", range(4)), fusion("layers.{}", range(4)))
     assert not open_ and min(known.values()) >= CONFIDENT

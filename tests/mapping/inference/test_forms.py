@@ -57,6 +57,25 @@ def test_heads_compute_what_the_linear_layer_computes():
     assert torch.allclose(torch.einsum("bhs,hsw->bw", inner, back), inner.flatten(1) @ out.T, atol=1e-4)
 
 
+@pytest.mark.parametrize("axes", [(2, 3, 1, 0), (0, 2, 3, 1)])
+@pytest.mark.parametrize("size", [(6, 4, 3, 2), (6, 1, 3, 3), (5, 4, 1, 1), (5, 5, 3, 3)])
+def test_kernels_whose_channels_lie_elsewhere_are_turned_back(axes, size):
+    kernel = torch.randn(size)
+    stored = kernel.permute(axes)
+    assert torch.equal(perform(form(tuple(stored.shape), size), stored), kernel)
+    assert torch.equal(perform(form(size, tuple(stored.shape)), kernel), stored)
+
+
+def test_square_kernels_of_one_place_are_turned_like_all_others():
+    kernel = torch.randn(5, 5, 1, 1)
+    assert torch.equal(perform(form((1, 1, 5, 5), (5, 5, 1, 1)), kernel.permute(2, 3, 1, 0)), kernel)
+
+
+def test_kernels_of_sequences_are_turned_too():
+    kernel = torch.randn(6, 4, 3)
+    assert torch.equal(perform(form((3, 4, 6), (6, 4, 3)), kernel.permute(2, 1, 0)), kernel)
+
+
 def forms_of(source, target):
     return Forms(gather(source.items()), gather(target.items()))
 
