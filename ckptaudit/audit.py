@@ -132,7 +132,8 @@ def compare(
     foreseen = tuple(key for key in evidence.outcome.missing_keys if evidence.given and evidence.given.expects(key))
     use = None
     if used or proposed:
-        use = MappingUse(tuple(used), tuple(proposed), foreseen, evidence.alignment, evidence.origin)
+        fix = "the rules found" if evidence.proposal and evidence.proposal.as_file else "the safe fix"
+        use = MappingUse(tuple(used), tuple(proposed), foreseen, evidence.alignment, evidence.origin, fix)
     return Report(
         command="diff",
         contract=contract,
@@ -184,16 +185,19 @@ def _gather(
         proposal=proposal,
         origin=origin,
         undecided=undecided,
+        typed=(source.typed or "CHECKPOINT", target.typed or "MODEL"),
     )
 
 
 def _propose(alignment: Alignment, outcome: LoadOutcome, mapped: Mapped | None) -> Proposal | None:
     """Look for what explains missing and unexpected keys; nothing goes where a key is expected to be missing."""
     if _unforeseen(outcome.missing_keys, mapped) and outcome.unexpected_keys:
-        from .mapping.infer import propose
+        from .mapping.propose import propose, propose_best
 
+        if mapped is None:
+            return propose_best(alignment.checkpoint, alignment.model)
         wanted = alignment.model
-        if mapped is not None and mapped.expected:
+        if mapped.expected:
             wanted = wanted.select(key for key in wanted.all_keys if not mapped.expects(key))
         return propose(alignment.checkpoint, wanted)
     return None

@@ -17,6 +17,7 @@ from .mapping.mapping import KeyMapping
 from .policy import Side
 from .records import dataclass
 from .sources import Source, is_model_like, open_source
+from .verification import Verification
 from .words import plural, shell_word, visible
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class InferredMapping:
     ``mapping`` makes exactly the ``assignments``. ``ambiguous`` are keys of the model that something could be meant
     for, with the keys of the checkpoint that would fit; the mapping says nothing of them, so that a strict load
     refuses. ``init`` are those that nothing is meant for; ``dropped`` the checkpoint's keys that nothing uses.
+    ``parts`` says which rules make which tensor, and ``verification`` what became of a real load, where there was one.
     """
 
     checkpoint: Side
@@ -71,6 +73,7 @@ class InferredMapping:
     dropped: tuple[str, ...]
     init: tuple[str, ...]
     parts: Account
+    verification: Verification | None = None
 
     @cached_property
     def to_check(self) -> tuple[Assignment, ...]:
@@ -79,13 +82,16 @@ class InferredMapping:
 
     @property
     def ok(self) -> bool:
-        """True where something was found, all of it is sure, and nothing is open."""
-        return bool(self.assignments) and not self.to_check and not self.ambiguous
+        """True where something was found, all of it is sure or was proved by equal outputs, and nothing is open."""
+        return self.exit_status == 0
 
     @property
     def exit_status(self) -> int:
-        """0 where a person need not look, else 1."""
-        return 0 if self.ok else 1
+        """0 where a person need not look, else 1; 2 where what was to be verified could not be."""
+        if self.verification is not None and self.verification.exit_status:
+            return self.verification.exit_status
+        proved = self.verification is not None and self.verification.verdict == "equal"
+        return 0 if self.assignments and not self.ambiguous and (proved or not self.to_check) else 1
 
     @cached_property
     def kept(self) -> tuple[Assignment, ...]:
@@ -144,6 +150,7 @@ class InferredMapping:
                 for key, found in self.ambiguous.items()
             ],
             "rules": self.mapping.to_json(),
+            **({"verification": self.verification.to_json()} if self.verification else {}),
         }
 
     def _assignment(self, one: Assignment) -> dict[str, Any]:

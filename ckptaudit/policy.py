@@ -74,7 +74,8 @@ class MappingUse:
     """The mapping of a report: the rules that were given, and those that are proposed on top of them.
 
     ``expected_missing`` are the model's keys that the checkpoint lacks, and need not have by the rules.
-    ``alignment`` is the one that all these rules make; ``origin`` has the file's names of its keys.
+    ``alignment`` is the one that all these rules make; ``origin`` has the file's names of its keys. ``fix`` is what the
+    proposed ones are called.
     """
 
     given: tuple[str, ...]
@@ -82,6 +83,7 @@ class MappingUse:
     expected_missing: tuple[str, ...] = ()
     alignment: Alignment | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
+    fix: str = "the safe fix"
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``mapping`` section of a report."""

@@ -17,6 +17,7 @@ _DESELECTED = pytest.StashKey[bool]()
 _MARKER = (
     "ckptaudit(contract=None, accept=()): what the fixture's assertions of a test hold; accept=[(rule, key, reason)]"
 )
+_PYTEST_BENCHMARK = ("benchmark", "pytest_benchmark.plugin")  # as an entry point, and by -p
 MANIFESTS = "__manifests__"
 
 
@@ -44,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and refuse a report that cannot be written before any test has run."""
     config.addinivalue_line("markers", _MARKER)
+    if any(map(config.pluginmanager.hasplugin, _PYTEST_BENCHMARK)):
+        config.pluginmanager.register(_WithBenchmark(), "ckptaudit-benchmark")
     if config.getoption("ckptaudit_report"):
         _session(config)
 
@@ -65,11 +68,21 @@ def ckptaudit(request: pytest.FixtureRequest) -> Auditor:
 
 
 @pytest.fixture
-def train_step_benchmark(benchmark: Any) -> TrainStepBenchmark:
-    """Compare training steps within rounds, and hand the figures to pytest-benchmark, which has to be installed."""
-    from .pytest_bench import TrainStepBenchmark
+def train_step_benchmark() -> Any:
+    """Compare training steps within rounds, hold them to a speed-up, and hand the figures to pytest-benchmark."""
+    reason = "train_step_benchmark: needs pytest-benchmark, which this run has not loaded"
+    raise pytest.UsageError(f"{reason}\nhint: pip install pytest-benchmark")
 
-    return TrainStepBenchmark(benchmark)
+
+class _WithBenchmark:
+    """What is registered where pytest-benchmark is: the fixture in the place of the one that refuses."""
+
+    @pytest.fixture
+    def train_step_benchmark(self, request: pytest.FixtureRequest, benchmark: Any) -> TrainStepBenchmark:
+        """Compare training steps within rounds, hold them to a speed-up, and hand the figures to pytest-benchmark."""
+        from .pytest_bench import TrainStepBenchmark
+
+        return TrainStepBenchmark(benchmark, request.node.nodeid)
 
 
 def pytest_deselected(items: Iterable[pytest.Item]) -> None:

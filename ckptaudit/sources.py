@@ -14,7 +14,7 @@ from .model.spec import looks_like_model_spec, parse_model_spec
 from .place import Place
 from .policy import Side
 from .records import dataclass, field
-from .words import binary_size
+from .words import binary_size, shell_word
 
 if TYPE_CHECKING:
     from .formats import RawTensor
@@ -27,7 +27,8 @@ class Source:
 
     The manifest of a model is awaited on first use: the process that builds it runs while a file is read.
     ``values`` is where the values of a checkpoint are: a path as ``open_checkpoint`` takes it, with ``limits``, or a
-    state dict in memory; None where there are none. ``state`` gives the state dict of what is in memory.
+    state dict in memory; None where there are none. ``state`` gives the state dict of what is in memory. ``typed`` is
+    the source as on a command line, empty for what is in memory.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     limits: Limits = DEFAULT_LIMITS
     values: Any = None
     state: Callable[[], Mapping[str, Any]] | None = None
+    typed: str = ""
     _raws: Mapping[str, RawTensor | str] | None = None
 
     @property
@@ -125,7 +127,10 @@ def open_source(
     ``arguments`` are ``NAME=VALUE`` texts for the constructor of a model spec. Raises CkptauditError.
     """
     if isinstance(given, (str, os.PathLike)):
-        return _open_text(os.fspath(given), arguments, usage, limits)
+        text = os.fspath(given)
+        source = _open_text(text, arguments, usage, limits)
+        source.typed = " ".join([shell_word(text), *(f"--arg {shell_word(one)}" for one in arguments)])
+        return source
     if arguments:
         given = type(given).__name__
         raise UsageError("--arg", f"is for a model spec, and a {given} is none", "build the model with it")

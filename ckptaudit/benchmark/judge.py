@@ -44,7 +44,7 @@ def _pseudo(benchmark: StepBenchmark) -> Iterator[Finding]:
 
 _WHY = {
     "lr-zero": "every gradient is computed, and multiplied by zero",
-    "left-out": "every gradient is computed, and nobody applies it",
+    "left-out": "every gradient is computed, and nobody applies it: the optimizer alone has less to do",
 }
 
 
@@ -71,7 +71,12 @@ def probable_cause(benchmark: StepBenchmark, variant: PlannedVariant) -> str:
     excess = {phase: mine[phase] - pace * cost.seconds.get(phase, 0.0) for phase in PHASES}
     worst = max(PHASES, key=lambda phase: excess[phase])
     took, due = 1000 * mine[worst], 1000 * pace * cost.seconds.get(worst, 0.0)
-    return f"{worst} takes {took:.3g} ms where its operations take {due:.3g}: {_HINTS[worst]}"
+    return f"{worst} takes {milliseconds(took)} ms where its operations take {milliseconds(due)}: {_HINTS[worst]}"
+
+
+def milliseconds(value: float) -> str:
+    """Return a time with three digits or so: ``0.12``, ``3.45``, ``1,234``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 _HINTS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UsageError
 from ..records import dataclass, field
 
 PHASES = ("forward", "backward", "optimizer")
@@ -92,7 +93,10 @@ class FreezePlan:
     stages: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> PlannedVariant:
-        return next(variant for variant in self.variants if variant.name == name)
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise UsageError(name, "is no variant", f"one of {', '.join(variant.name for variant in self.variants)}")
 
     def by_flops(self, name: str) -> float | None:
         """Return the speed-up over the baseline as the FLOPs have it, or None where they are not known."""

@@ -78,8 +78,9 @@ def _head(plan: FreezePlan, environment: Mapping[str, Any], width: int, form: st
     machine = (
         f"torch {str(environment['torch']).partition('+')[0]}, {environment['device_name'] or environment['device']}"
     )
-    machine += f", {plural(int(environment['threads']), 'thread')}, {environment['dtype']}"
-    rows = [["model", plan.model], ["step", plan.step], ["machine", machine]]
+    machine += f", {plural(int(environment['threads']), 'thread')}"
+    machine += f", {environment['dtype']}" if environment["dtype"] else ""
+    rows = [["model", plan.model], ["step", plan.step], ["machine", machine]][0 if plan.model else 1 :]
     if form == "markdown":
         return [f"{name}: {text}  " for name, text in rows]
     lines = grid(rows, (), width)
@@ -144,6 +145,8 @@ def _verdict(benchmark: StepBenchmark, width: int) -> list[str]:
         words += f" Told apart from 1: ratios from {benchmark.noise.resolvable:.3f} up."
     lines += wrap(words, width)
     if benchmark.trouble:
-        advice = "More --seconds, less else on the machine, or --clock cpu."
-        lines += wrap(f"Not measured: {benchmark.trouble}. {advice}", width)
+        advice = (
+            "less else on the machine, or --clock cpu" if benchmark.clock == "wall" else "or less else on the machine"
+        )
+        lines += wrap(f"Not measured: {benchmark.trouble}. More --seconds, {advice}.", width)
     return lines

@@ -56,6 +56,7 @@ _MAP = """examples:
   ckptaudit map old.pth model.py:Net
   ckptaudit map old.pth model.py:Net -o mapping.toml
   ckptaudit map hf.safetensors timm.models:deit_tiny_patch16_224 --explain
+  ckptaudit map old.pth model.py:Net --verify --reference old_model.py:Net --input 1,3,224,224
   ckptaudit map old.json new.json --format json
 
 exit status: 0 all of it is sure, 1 something is to be checked, or open, or nothing
@@ -279,6 +280,20 @@ def _add_map(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the rules to a TOML file, for --map")
     parser.add_argument("--explain", action="store_true", help="say why, for every decision")
     _add_arguments(parser)
+    parser.add_argument("--verify", action="store_true", help="load through the mapping, and say what was loaded")
+    parser.add_argument(
+        "--reference", metavar="MODEL", help="with --verify: the code that SOURCE comes from; outputs are compared"
+    )
+    parser.add_argument(
+        "--reference-arg", action="append", default=[], metavar="NAME=VALUE", help="an argument of its constructor"
+    )
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="SHAPE", help="1,3,224,224 or 1,128:int64, or a file of tensors"
+    )
+    parser.add_argument(
+        "--rtol", type=_tolerance, default=1e-4, metavar="X", help="how far outputs may differ, of the greatest; 1e-4"
+    )
+    parser.add_argument("--atol", type=_tolerance, default=0.0, metavar="X", help="and how far beyond that")
     _add_limits(parser)
 
 

@@ -71,6 +71,8 @@ class _Gathered:
         """Keep what a message says, and show how far the work has come."""
         if "plan" in message:
             self.plan = FreezePlan.from_json(message["plan"])
+            for name in self.minimum:
+                self.plan[name]
         if "round" in message:
             times = {name: StepTime.from_json(data) for name, data in message["round"].items()}
             self.rounds.append(Round(times))

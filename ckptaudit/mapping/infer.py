@@ -23,6 +23,7 @@ RIVAL_SHARE = 0.8  # a contradicting reading this good makes the best one ambigu
 LEADING_SHARE = 0.25  # leading parts that fewer keys share are no prefix of the file
 SAMPLE = 5  # keys tried per leading part
 MIN_BLOCK = 4  # tensors of a block whose index may decide
+MAX_OPTIONS = 6  # rules that are typed
 MIN_VALUES = 16  # a lone tensor smaller than this has its shape by chance
 SYNONYMS = (("gamma", "weight"), ("beta", "bias"), ("weight", "gamma"), ("bias", "beta"))
 
@@ -40,7 +41,7 @@ class Cause:
     checkpoint's keys with the model's, those whose shapes still differ included.
     """
 
-    kind: Literal["wrapper", "prefix", "rename"]
+    kind: Literal["wrapper", "prefix", "rename", "operation"]
     rule: Rule
     rows: tuple[Row, ...]
     explained: tuple[tuple[str, str], ...]
@@ -48,10 +49,19 @@ class Cause:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A mapping that makes more of the checkpoint fit, and its causes in the order of the rules."""
+    """A mapping that makes more of the checkpoint fit, and its causes in the order of the rules.
+
+    ``inferred`` ones come from ``ckptaudit map``, which writes the same rules to a file.
+    """
 
     mapping: KeyMapping
     causes: tuple[Cause, ...]
+    inferred: bool = False
+
+    @property
+    def as_file(self) -> bool:
+        """True where the rules are too many to be typed, and there is a command that writes them."""
+        return self.inferred and len(self.causes) > MAX_OPTIONS
 
 
 @dataclass
@@ -96,18 +106,19 @@ def _leftovers(checkpoint: Manifest, model: Manifest, rules: Iterable[Rule]) -> 
 def _improves(checkpoint: Manifest, model: Manifest, causes: list[Cause], cause: Cause) -> bool:
     """Hold a candidate against the whole: no collision, nothing that fitted is lost, something is won."""
     rules = [known.rule for known in causes]
-    before = _fitting(KeyMapping(tuple(rules)), checkpoint, model)
-    after = _fitting(KeyMapping((*rules, cause.rule)), checkpoint, model)
+    before = fitting(KeyMapping(tuple(rules)), checkpoint, model)
+    after = fitting(KeyMapping((*rules, cause.rule)), checkpoint, model)
     return before is not None and after is not None and before.items() < after.items()
 
 
-def _fitting(mapping: KeyMapping, checkpoint: Manifest, model: Manifest) -> dict[str, str] | None:
-    """Return the model's keys that receive a tensor of their shape, with its source; None on a collision."""
+def fitting(mapping: KeyMapping, checkpoint: Manifest, model: Manifest) -> dict[str, str] | None:
+    """Return the model's keys that receive a tensor of their shape, with its first source; None on a collision."""
     mapped = mapping.apply(checkpoint)
     if mapped.collisions:
         return None
+    made = {key: recipe.sources[0] for key, recipe in mapped.recipes.items()}
     return {
-        key: mapped.origin[key]
+        key: mapped.origin.get(key) or made[key]
         for key, spec in mapped.manifest.tensors.items()
         if key in model and model[key].shape == spec.shape
     }

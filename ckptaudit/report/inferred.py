@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..inferring import InferredMapping
 from ..keys import fold
 from ..mapping.assignment import CONFIDENT, Assignment
+from ..verification import Verification
 from ..words import listed, plural, visible
-from .layout import wrap, wrap_command, wrap_words
+from .layout import wrap, wrap_words
 from .table import grid, head_lines, hidden_rows
 
 MAX_RULES = 40
 MAX_DECISIONS = 8
 _FEW = 4  # sources of one tensor that are listed apart
+_WORDS = re.compile(r"--?[a-z-]+ (?:'[^']*'|[^-'\s]\S*)|\S+")  # an option goes together with its value
 _NUMBERS = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -42,16 +44,41 @@ def render_inferred(
         lines += ["", title, *_decisions(shown, width, verbose or explain)]
     if found.ambiguous:
         lines += ["", "Open: something could be meant, and nothing tells what.", "", *_open(found, width, verbose)]
-    lines += ["", *(line for sentence in (*found.summary(), *closing) for line in wrap(sentence, width))]
+    sentences = [*found.summary(), *_verified(found.verification), *closing]
+    lines += ["", *(line for sentence in sentences for line in wrap(sentence, width))]
     for number, command in enumerate(commands):
         lines += _command(command, width, "      " if number else "next: ")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def _verified(verification: Verification | None) -> Iterator[str]:
+    """Yield what a real load did, and how far apart the outputs are."""
+    if verification is None:
+        return
+    if verification.verdict == "not loaded":
+        yield f"Not verified: the load failed: {verification.reason}."
+        return
+    yield f"Loaded: {verification.loaded:,} of {verification.tensors:,} tensors, {verification.share:.1%} of the model."
+    if verification.verdict == "loaded":
+        return
+    yield {
+        "equal": "Verified: the model puts out what the reference does.",
+        "differs": f"WRONG: {verification.reason}. The mapping is wrong, or the two do not compute the same.",
+        "unclear": f"Not verified: {verification.reason}.",
+    }[verification.verdict]
+    for one in verification.outputs:
+        if one.shape != one.reference_shape:
+            yield f"output {one.shape}, that of the reference {one.reference_shape}"
+        else:
+            figures = [("greatest difference", one.difference), ("of", one.scale), ("cosine", one.cosine)]
+            words = ", ".join(f"{word} {'no number' if n is None else f'{n:.6g}'}" for word, n in figures)
+            yield f"output {one.shape}: {words.replace(', of', ' of')}"
+
+
 def _command(command: str, width: int, label: str) -> list[str]:
     """Break a command where a shell takes it all the same; a line of Python breaks inside of its brackets."""
     end = " \\" if command.startswith("ckptaudit ") else ""
-    lines = wrap_command(command, width - len(end), label, " " * 8)
+    lines = wrap_words(_WORDS.findall(visible(command)), width - len(end), label, " " * 8)
     return [f"{line}{end}" for line in lines[:-1]] + lines[-1:]
 
 

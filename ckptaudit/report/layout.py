@@ -39,7 +39,7 @@ def folded_keys(finding: Finding) -> list[str]:
 
 def mapping_words(use: MappingUse) -> str:
     """Say which rules are in force: ``with the mapping``, ``with the mapping and the safe fix``."""
-    parts = [("the mapping", use.given), ("the safe fix", use.proposed)]
+    parts = [("the mapping", use.given), (use.fix, use.proposed)]
     return f"with {' and '.join(name for name, rules in parts if rules)}"
 
 

@@ -85,8 +85,8 @@ _ABOUT = {**dict.fromkeys("12348", "model"), "9": "audit", "CKPT106": "file"}
 class Fix:
     """What to do: options of the command that was run, or advice, and what is true afterwards.
 
-    ``safe`` fixes rename only; ``unsafe`` ones drop, cast or leave tensors at their initial values; ``display``
-    ones are advice.
+    ``safe`` fixes keep every value: they rename, and put fused tensors together or take them apart; ``unsafe`` ones
+    drop, cast or leave tensors at their initial values; ``display`` ones are advice.
     """
 
     safety: Safety
@@ -182,7 +182,7 @@ class Evidence:
     others; checks run in order, root causes first.
     ``origin`` maps keys of ``alignment`` to those of the file. ``undecided`` says why torch could not be asked.
     ``contract`` is the one to be judged by. ``hearing`` is the witness's word, where one was asked. ``values`` are the
-    comparisons of values, where these were asked for.
+    comparisons of values, where these were asked for. ``typed`` are checkpoint and model as on a command line.
     """
 
     as_is: Alignment
@@ -199,12 +199,13 @@ class Evidence:
     contract: Contract = Contract.strict
     hearing: Hearing | None = None
     values: Values | None = None
+    typed: tuple[str, str] = ("CHECKPOINT", "MODEL")
     explained: frozenset[str] = frozenset()
 
     def source_key(self, key: str) -> str | None:
         """Return the key of the file for one of ``alignment``; None for what operations on tensors make."""
         if self.given is None:
-            return self.origin.get(key, key)
+            return self.origin.get(key, key if self.proposal is None else None)
         return self.origin.get(dict(self.given.ties).get(key, key))
 
     def without(self, explained: Iterable[str]) -> Evidence:

@@ -64,8 +64,13 @@ RENAMED_KEY = Rule(
     breaks=Contract.strict,
     silent="under strict=False",
     summary="tensors have another name in the model, one to one",
-    messages={"": "{count} {tensors} {have} another name in the model, with the same shapes"},
-    details={"": "strict=True raises; strict=False leaves {them} at the model's initial values"},
+    messages={
+        "": "{count} {tensors} {have} another name in the model, with the same shapes",
+        "operation": "{count} {tensors} {have} another name in the model, some of them another layout",
+    },
+    details=dict.fromkeys(
+        ("", "operation"), "strict=True raises; strict=False leaves {them} at the model's initial values"
+    ),
     columns=("checkpoint", "model"),
     why="Extraction by index, a renamed attribute or another library's names lose weights that are all there.",
     fix="Apply the mapping that is shown, after checking that it pairs what belongs together.",
@@ -155,7 +160,7 @@ def check_causes(evidence: Evidence) -> Iterator[Finding]:
 
 def _is_rename(cause: Cause, checkpoint: Manifest) -> bool:
     """Tell a renamed module from a prefix that the whole file has in exchange for the model's."""
-    if cause.kind == "rename":
+    if cause.kind in ("rename", "operation"):
         return True
     case, words = _prefix_words(cause)
     return case == "replace" and not all(key.startswith(str(words["checkpoint"])) for key in checkpoint)
@@ -175,6 +180,12 @@ def _fix(causes: list[Cause], then: str) -> Fix:
     from shlex import quote
 
     return Fix("safe", " ".join(f"--map {quote(str(cause.rule))}" for cause in causes), then)
+
+
+def _file_fix(evidence: Evidence, then: str) -> Fix:
+    """Offer the rules as a file, where they are too many to be typed."""
+    checkpoint, model = evidence.typed
+    return Fix("display", f"ckptaudit map {checkpoint} {model} -o mapping.toml", f"with --map mapping.toml, {then}")
 
 
 def _prefix_finding(cause: Cause, evidence: Evidence, then: str) -> Finding:
@@ -210,14 +221,16 @@ def _prefix_words(cause: Cause) -> tuple[str, dict[str, object]]:
 
 
 def _rename_finding(causes: list[Cause], evidence: Evidence, then: str) -> Finding:
-    pairs = [pair for cause in causes for pair in cause.explained]
+    assert evidence.proposal is not None
+    keys = dict.fromkeys(source for cause in causes for source, _ in cause.explained)
     rows = [(source, target, str(count)) for cause in causes for source, target, count in cause.rows]
     return Finding(
         RENAMED_KEY,
-        tuple(source for source, _ in pairs),
+        tuple(keys),
+        case="operation" if any(cause.kind == "operation" for cause in causes) else "",
         data={"rules": [str(cause.rule) for cause in causes]},
         rows=tuple(rows),
-        fixes=(_fix(causes, then),),
+        fixes=(_file_fix(evidence, then) if evidence.proposal.as_file else _fix(causes, then),),
         breaks=_breaks(evidence),
     )
 

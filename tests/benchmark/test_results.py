@@ -74,6 +74,8 @@ def test_noise_is_said_and_not_averaged_away():
     assert noisy.noise.resolvable > 1.15
     assert (noisy.verdict, noisy.exit_status) == ("unchecked", 2)
     assert "too noisy" in noisy.trouble
+    assert "More --seconds, less else on the machine, or --clock cpu." in " ".join(str(noisy).split())
+    assert "--clock" not in str(benchmark([FULL], jitter=0.3, clock="cpu"))
     assert noisy.findings == []
 
 
@@ -117,3 +119,23 @@ def test_markdown_has_tables():
 
 def test_an_interrupted_benchmark_says_so():
     assert "Interrupted. 9 rounds" in str(benchmark([FULL], rounds=9, interrupted=True))
+
+
+def test_steps_of_other_makers_name_no_model():
+    result = benchmark([FULL])
+    plan = FreezePlan("", "steps of their own makers", result.plan.variants)
+    own = type(result)(plan, result.rounds, result.samples, result.peaks, {**result.environment, "dtype": ""})
+    assert str(own).splitlines()[:2] == [
+        "  step     steps of their own makers",
+        "  machine  torch 2.14.1, cpu, 1 thread",
+    ]
+
+
+def test_a_long_phase_is_written_in_full():
+    slow = ("frozen eval", "frozen-eval", cost(10, 0, 0), (1234, 0.1, 0.1))
+    assert "forward takes 1,234 ms where" in benchmark([FULL, slow]).findings[0].finding.rows[0][3]
+
+
+def test_an_unknown_variant_names_those_that_there_are():
+    with pytest.raises(UsageError, match="frzen: is no variant"):
+        benchmark([FULL, FROZEN]).plan["frzen"]

@@ -10,7 +10,17 @@ import sys
 import pytest
 from conftest import PLUGIN
 
-HEAVY = ("torch", "numpy", "tabulate", "xxhash", "safetensors", "tqdm", "ckptaudit.testing", "ckptaudit.pytest_session")
+HEAVY = (
+    "torch",
+    "numpy",
+    "tabulate",
+    "xxhash",
+    "safetensors",
+    "tqdm",
+    "ckptaudit.testing",
+    "ckptaudit.pytest_session",
+    "ckptaudit.pytest_bench",
+)
 PROBE = """
 def test_it({fixture}):
     import sys

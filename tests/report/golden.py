@@ -38,6 +38,12 @@ CASES = {
         "encoder.*",
         "fc",
     ],
+    "map_renamed": ["map", "fixtures/renamed/old.pth", "fixtures/renamed/model.py:Net"],
+    "map_explain": [
+        "map",
+        *(f"fixtures/renamed/{name}.manifest.json" for name in ("decoder", "classifier")),
+        "--explain",
+    ],
     "explain_rule": ["explain", "CKPT103"],
     "explain_list": ["explain"],
 }

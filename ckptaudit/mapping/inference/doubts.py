@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import accumulate
 
 from .affinity import Affinity
-from .tree import Side
+from .rounds import Pair
+from .tree import Side, numbers_of
 from .units import Unit
 from .words import VOCABULARY, number, stem, words
 
@@ -18,10 +20,11 @@ DOUBTFUL = 0.8  # said, and not proposed without a question
 class Doubts:
     """Finds the reasons to doubt a pair of units, whatever its score."""
 
-    def __init__(self, source: Side, target: Side, affinity: Affinity) -> None:
+    def __init__(self, source: Side, target: Side, affinity: Affinity, pairs: Iterable[Pair]) -> None:
         self._source, self._target, self._affinity = source, target, affinity
         self._families = [_families(side) for side in (source, target)]
         self._siblings = [_siblings(side) for side in (source, target)]
+        self._crossed = _crossed(source, target, pairs)
         self._rotary = all(_gated_without_positions(side.units) for side in (source, target))
 
     def about(self, i: int, j: int) -> tuple[float, str]:
@@ -33,6 +36,8 @@ class Doubts:
             return UNKNOWN, "a list of equal members with new numbers may run either way"
         if _is_renamed_fused(a, b):
             return DOUBTFUL, "the order of its rows may differ"
+        if j in self._crossed:
+            return DOUBTFUL, "it changes places with a member of its list that has the same shape"
         if self._among_strangers(i, j):
             return DOUBTFUL, "what is beside it was renamed, so that an equal name may be chance"
         return 1.0, ""
@@ -63,6 +68,24 @@ class Doubts:
             if _is_list(self._families[1][second.family]):
                 return True
         return False
+
+
+def _crossed(source: Side, target: Side, pairs: Iterable[Pair]) -> set[int]:
+    """Return the target units of pairs that cross another one: of one shape and one name, but for their numbers."""
+    lists: defaultdict[object, list[tuple[tuple[int, ...], tuple[int, ...], int]]] = defaultdict(list)
+    for pair in pairs:
+        a, b, kind = source.units[pair.source], target.units[pair.target], source.kinds[pair.source]
+        name = tuple(map(stem, a.path)), tuple(map(stem, b.path))
+        lists[name, kind].append((numbers_of(a.path, False), numbers_of(b.path, False), pair.target))
+    found = set()
+    for members in lists.values():
+        members.sort()
+        places = [numbers for _, numbers, _ in members]
+        before, after = accumulate(places, max), [*accumulate(reversed(places), min)][::-1]
+        for (_, numbers, j), most, least in zip(members, before, after, strict=True):
+            if numbers < most or numbers > least:
+                found.add(j)
+    return found
 
 
 def _siblings(side: Side) -> defaultdict[object, list[tuple[str, ...]]]:

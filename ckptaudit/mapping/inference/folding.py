@@ -85,34 +85,36 @@ def _runs(units: Iterable[Unit]) -> list[Run]:
     for unit in units:
         branch = root
         for segment in unit.path:
-            branch = branch.children.setdefault(segment, _Branch())
+            child = branch.children.get(segment)
+            if child is None:
+                child = branch.children[segment] = _Branch()
+            branch = child
         branch.units.append(unit)
     runs: list[Run] = []
-    numbers: dict[object, int] = {}
-    _walk(root, (), numbers, runs)
+    _walk(root, runs)
     return sorted(runs, key=lambda run: -len(run.parent))
 
 
-def _walk(root: _Branch, path: Path, numbers: dict[object, int], runs: list[Run]) -> int:
-    """Return the number of a branch's content, found bottom up without recursion; collect the runs on the way."""
+def _walk(root: _Branch, runs: list[Run]) -> None:
+    """Collect runs: number the branches by their contents, the inner first and without recursion."""
+    numbers: dict[object, int] = {}
     done: dict[int, int] = {}
-    stack: list[tuple[_Branch, Path, bool]] = [(root, path, False)]
-    while stack:
-        branch, here, seen = stack.pop()
-        if not seen:
-            stack.append((branch, here, True))
-            stack.extend((child, (*here, segment), False) for segment, child in branch.children.items())
-            continue
-        content = (
-            tuple((segment, done[id(child)]) for segment, child in sorted(branch.children.items())),
-            tuple(
-                tuple(sorted((role, leaf.shape, leaf.op) for role, leaf in unit.leaves.items()))
-                for unit in branch.units
-            ),
-        )
-        done[id(branch)] = numbers.setdefault(content, len(numbers))
-        runs.extend(_runs_among(branch, here, done))
-    return done[id(root)]
+    inner: list[tuple[_Branch, Path]] = [(root, ())]
+    for branch, here in inner:
+        for segment, child in branch.children.items():
+            if child.children:
+                inner.append((child, (*here, segment)))
+            else:
+                done[id(child)] = numbers.setdefault(_tensors(child), len(numbers))
+    for branch, here in reversed(inner):
+        below = tuple(sorted([(segment, done[id(child)]) for segment, child in branch.children.items()]))
+        done[id(branch)] = numbers.setdefault((below, _tensors(branch)), len(numbers))
+        if len(below) >= SHORTEST:
+            runs.extend(_runs_among(branch, here, done))
+
+
+def _tensors(branch: _Branch) -> tuple[object, ...]:
+    return tuple([tuple([(role, leaf.shape, leaf.op) for role, leaf in unit.leaves.items()]) for unit in branch.units])
 
 
 def _runs_among(branch: _Branch, here: Path, done: Mapping[int, int]) -> Iterable[Run]:

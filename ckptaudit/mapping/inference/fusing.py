@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ...records import dataclass
 from .units import Leaf, Path, Shape, Unit
@@ -35,13 +36,12 @@ def groups_of(units: Iterable[Unit]) -> list[Group]:
     """Return the groups of siblings whose weights, one above the other or side by side, are a fused weight."""
     found = []
     for parent, siblings in _siblings(units).items():
-        family = _family(siblings)
-        for names in GROUPS:
+        family = _family(siblings) if len(siblings) > 1 else {}
+        for names in GROUPS if len(family) > 1 else ():
             if all(name in family for name in names):
                 parts = tuple(family[name] for name in names)
-                shapes = [part.leaves["weight"].shape for part in parts]
-                turned = [shape[::-1] for shape in shapes]
-                found += [Group(parent, names, parts, *fused) for fused in map(_stacked, (shapes, turned)) if fused]
+                shapes = tuple(part.leaves["weight"].shape for part in parts)
+                found += [Group(parent, names, parts, *fused) for fused in _stacked(shapes)]
     return found
 
 
@@ -63,9 +63,9 @@ def _family(siblings: list[Unit]) -> Family:
     """
     family: Family = {}
     for unit in siblings:
-        named = [word for word in words(unit.path[-1]) if word in _PARTS]
-        if len(named) == 1:
-            family.setdefault(named[0], unit)
+        part = part_of(unit.path[-1])
+        if part:
+            family.setdefault(part, unit)
     if "gate" in family and "up" not in family:
         gate = family["gate"]
         others = [u for u in siblings if u is not gate and u.main.shape == gate.main.shape]
@@ -74,6 +74,13 @@ def _family(siblings: list[Unit]) -> Family:
     if "gate" not in family and (pair := _numbered_pair(siblings)):
         family |= dict(zip(GATED, pair, strict=True))
     return family
+
+
+@lru_cache(maxsize=65536)
+def part_of(name: str) -> str:
+    """Return the part that a name says a unit is, or nothing."""
+    named = [word for word in words(name) if word in _PARTS]
+    return named[0] if len(named) == 1 else ""
 
 
 def _numbered_pair(siblings: list[Unit]) -> list[Unit]:
@@ -85,32 +92,42 @@ def _numbered_pair(siblings: list[Unit]) -> list[Unit]:
     return pairs[0] if pairs else []
 
 
-def _stacked(shapes: list[Shape]) -> tuple[Shape, tuple[int, ...]] | None:
-    if any(shape[1:] != shapes[0][1:] or 0 in shape for shape in shapes):
-        return None
-    sizes = tuple(shape[0] for shape in shapes)
-    return (sum(sizes), *shapes[0][1:]), sizes
+@lru_cache(maxsize=4096)
+def _stacked(shapes: tuple[Shape, ...]) -> list[tuple[Shape, tuple[int, ...]]]:
+    """Return what the shapes make, one above the other and side by side, and their sizes in it."""
+    found = []
+    for turned in (shapes, tuple(shape[::-1] for shape in shapes)):
+        if all(shape[1:] == turned[0][1:] and 0 not in shape for shape in turned):
+            sizes = tuple(shape[0] for shape in turned)
+            found.append(((sum(sizes), *turned[0][1:]), sizes))
+    return found
 
 
-def plan(fused: list[Unit], parts: list[Unit]) -> dict[int, Group]:
-    """Tell which units of one side the other side has in parts: index in ``fused`` -> the kind of group.
+def plans(source: list[Unit], target: list[Unit]) -> tuple[dict[int, Group], dict[int, Group]]:
+    """Tell which units of each side the other side has in parts: the index of the unit -> the kind of group."""
+    groups_s, groups_t = groups_of(source), groups_of(target)
+    return _plan(source, target, groups_s, groups_t), _plan(target, source, groups_t, groups_s)
+
+
+def _plan(fused: list[Unit], parts: list[Unit], theirs: list[Group], groups: list[Group]) -> dict[int, Group]:
+    """Plan what to split of ``fused``, which has ``theirs`` in parts itself, for ``parts`` and its ``groups``.
 
     A shape is split where the one side has more of it than the other, and the other has more groups of that sum.
     """
     surplus = Counter(u.leaves["weight"].shape for u in fused if "weight" in u.leaves)
     surplus.subtract(u.leaves["weight"].shape for u in parts if "weight" in u.leaves)
-    there = Counter((group.shape, group.names) for group in groups_of(fused))
+    there = Counter((group.shape, group.names) for group in theirs)
     kinds: defaultdict[tuple[Shape, tuple[str, ...]], list[Group]] = defaultdict(list)
-    for group in groups_of(parts):
+    for group in groups:
         kinds[group.shape, group.names].append(group)
     result: dict[int, Group] = {}
-    for (shape, names), groups in sorted(kinds.items(), key=lambda kind: (-len(kind[0][1]), kind[0])):
-        wanted = min(surplus[shape], len(groups) - there[shape, names])
+    for (shape, names), alike in sorted(kinds.items(), key=lambda kind: (-len(kind[0][1]), kind[0])):
+        wanted = min(surplus[shape], len(alike) - there[shape, names])
         if wanted < 1:
             continue
         free = [i for i, u in enumerate(fused) if i not in result and _weight_shape(u) == shape]
-        for i in _likeliest(fused, free, groups[0], wanted):
-            result[i] = groups[0]
+        for i in _likeliest(fused, free, alike[0], wanted):
+            result[i] = alike[0]
             surplus[shape] -= 1
     return result
 

@@ -124,9 +124,8 @@ def conclude(source: Manifest, target: Manifest, ledger: Ledger) -> Assignments:
     spare = {(locate(key)[1], source[key].shape) for key in dropped}
     doubtful = ledger.found.keys() | ledger.partial
     open_, bare = set(), set()
-    for key in sorted(target.tensors, key=lambda key: locate(key)[1] != "weight"):
-        if key in sure:
-            continue
+    rest = [key for key in target.tensors if key not in sure]
+    for key in sorted(rest, key=lambda key: locate(key)[1] != "weight"):
         path, role, _ = locate(key)
         if key in doubtful or ((role, target[key].shape) in spare and path not in bare):
             open_.add(key)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ..assignment import Assignment
+from .fusing import ATTENTION, part_of, part_op
 from .units import Shape, Unit
 from .words import words
 
@@ -23,6 +24,7 @@ def reuse(units: Iterable[Unit], source: Iterable[Unit], found: dict[str, Assign
         return
     _twins(units, open_, found)
     _vocabularies(open_, source, found)
+    _fused_biases(open_, units, source, found)
 
 
 def _twins(units: Iterable[Unit], open_: list[Unit], found: dict[str, Assignment]) -> None:
@@ -68,6 +70,27 @@ def _vocabularies(open_: list[Unit], source: Iterable[Unit], found: dict[str, As
             found[leaf.key] = Assignment(
                 leaf.key, (stored.key,), op, VOCABULARY, reason, tuple(r.main.key for r in rows[1:4])
             )
+
+
+def _fused_biases(
+    open_: list[Unit], units: Iterable[Unit], source: Iterable[Unit], found: dict[str, Assignment]
+) -> None:
+    """Cut up the bias of a fused projection whose weight stays whole: the model has the parts beside the weight."""
+    wholes = {u.path[:-1]: u for u in units if u.leaves.keys() == {"weight"} and "qkv" in words(u.path[-1])}
+    if not wholes:
+        return
+    stored = {u.leaves["weight"].key: u.leaves["bias"] for u in source if {"weight", "bias"} <= u.leaves.keys()}
+    used = {key for one in found.values() for key in one.sources}
+    for unit in open_:
+        whole, leaf, part = wholes.get(unit.path[:-1]), unit.leaves.get("bias"), part_of(unit.path[-1])
+        known = found.get(whole.leaves["weight"].key) if whole else None
+        if leaf is None or known is None or known.op != "copy" or part not in ATTENTION:
+            continue
+        bias = stored.get(known.sources[0])
+        if bias and bias.op == "copy" and bias.key not in used and bias.shape == (len(ATTENTION) * leaf.shape[0],):
+            op = part_op(leaf.shape * len(ATTENTION), ATTENTION.index(part))
+            reason = f"a part of the bias that goes with {known.sources[0]}"
+            found[leaf.key] = Assignment(leaf.key, (bias.key,), op, min(TWIN, known.confidence), reason)
 
 
 def _is_table(unit: Unit) -> bool:

@@ -105,15 +105,16 @@ def _rivals(row: Row, chosen: int) -> tuple[int, ...]:
 
 def _candidates(s: Side, t: Side, forms: Forms, used: Used) -> Table:
     """Return which source units have tensors for a target unit, and how they fit: 0 for all of them."""
-    shelf = Shelf(s.units, used.source)
+    shelf = Shelf(s, used.source)
     result: Table = {}
     for j, unit in enumerate(t.units):
         row: dict[int, float | None] = {}
+        home = t.home(j)
         for role, leaf in unit.leaves.items():
             if role in used.target[j]:
                 continue
             for shape in forms.partners(role, leaf.shape):
-                for i in shelf.find(role, shape, unit):
+                for i in shelf.find(role, shape, unit, home):
                     if i not in row:
                         row[i] = _fit(s.units[i], unit, forms, used.source[i], used.target[j])
         kept = {i: fit for i, fit in row.items() if fit is not None}

@@ -78,6 +78,11 @@ class Side:
             [(kind, numbers_of(unit.path, True)) for kind, unit in zip(self.kinds, units, strict=True)]
         )
 
+    def home(self, i: int) -> int:
+        """Return the class of what the module around a unit holds, or -1 for a unit of no module."""
+        nodes = self.units[i].nodes
+        return self.nodes[nodes[0]].kind if nodes else -1
+
     def _content(self, unit: Unit) -> list[tuple[str, Shape]]:
         """Return the shapes of a unit, those that the other side lacks as their number of elements."""
         return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ...records import dataclass
 from .words import words
@@ -59,15 +60,22 @@ class Unit:
     inner first.
     """
 
-    __slots__ = ("bare", "end", "leaves", "nodes", "path", "stem")
+    __slots__ = ("_stem", "bare", "end", "leaves", "nodes", "path")
 
     def __init__(self, path: Path, bare: bool = False) -> None:
         self.path = path
         self.bare = bare
         self.leaves: dict[str, Leaf] = {}
-        self.stem = tuple(words(segment) for segment in path)
+        self._stem: tuple[tuple[str, ...], ...] | None = None
         self.end = path[-2:]
         self.nodes: tuple[int, ...] = ()
+
+    @property
+    def stem(self) -> tuple[tuple[str, ...], ...]:
+        """The path as words, found when first asked for: most units are folded away before."""
+        if self._stem is None:
+            self._stem = tuple(words(segment) for segment in self.path)
+        return self._stem
 
     @property
     def main(self) -> Leaf:
@@ -87,14 +95,21 @@ def locate(key: str) -> tuple[Path, str, bool]:
         return tuple(segments[:-3]), _PARAMETRIZED[last], False
     if last in ROLES and len(segments) > 1:
         return tuple(segments[:-1]), ROLES[last], False
-    if found := _RECURRENT.match(last):
+    inside, role = _parted(last)
+    return (*segments[:-1], *inside), role, inside == (last,)
+
+
+@lru_cache(maxsize=65536)
+def _parted(name: str) -> tuple[Path, str]:
+    """Part a name that holds both a unit and a role, as in ``in_proj_weight``; a lone parameter's stays whole."""
+    if found := _RECURRENT.match(name):
         role, kind, layer, reverse = found.groups()
-        return (*segments[:-1], kind, layer, *(("reverse",) if reverse else ())), role, False
-    if found := _SUFFIXED.match(last):
-        return (*segments[:-1], found[1]), found[2], False
-    if found := _PREFIXED.match(last):
-        return (*segments[:-1], found[2]), "weight" if found[1] in "Ww" else "bias", False
-    return tuple(segments), "weight", True
+        return (kind, layer, *(("reverse",) if reverse else ())), role
+    if found := _SUFFIXED.match(name):
+        return (found[1],), found[2]
+    if found := _PREFIXED.match(name):
+        return (found[2],), "weight" if found[1] in "Ww" else "bias"
+    return (name,), "weight"
 
 
 def gather(tensors: Iterable[tuple[str, Shape]]) -> list[Unit]:
@@ -106,6 +121,8 @@ def gather(tensors: Iterable[tuple[str, Shape]]) -> list[Unit]:
         if bare or unit is None or role in unit.leaves:
             if unit is not None and not bare:  # a second tensor of the same role: a unit of its own
                 path, role, bare = tuple(key.split(".")), "weight", True
-            unit = units.setdefault((path, bare), Unit(path, bare))
+            unit = units.get((path, bare))
+            if unit is None:
+                unit = units[path, bare] = Unit(path, bare)
         unit.leaves[role if role not in unit.leaves else key] = Leaf(key, shape)
     return list(units.values())

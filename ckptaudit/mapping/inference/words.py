@@ -140,6 +140,7 @@ MEANING = {word: line.split()[0] for line in _SYNONYMS.splitlines() for word in 
 VOCABULARY = frozenset(MEANING.values()).union(*EXCLUSIVE)
 
 DIGITS = re.compile(r"\d{1,18}")  # int() refuses what is some thousands long
+_COMPOUND = re.compile("|".join(long for long, _ in _COMPOUNDS))
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -148,9 +149,10 @@ def split(segment: str) -> tuple[str, ...]:
     """Return the words and numbers of one segment: ``self_attn2`` is self, attention, 2."""
     text = segment
     low = text.lower()
-    for long, short in _COMPOUNDS:
-        if long in low:
-            text = low = low.replace(long, short)
+    if _COMPOUND.search(low):
+        for long, short in _COMPOUNDS:
+            if long in low:
+                text = low = low.replace(long, short)
     return tuple(MEANING.get(piece.lower(), piece.lower()) for piece in _PIECE.findall(text))
 
 

@@ -124,21 +124,22 @@ def measure_steps(  # noqa: PLR0913  (options, each given by its name)
     predict: bool = True,
     clocks: Clocks | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-) -> tuple[StepBenchmark, Mapping[str, TrainStep]]:
-    """Do as ``bench_train_step``, and return the steps that were measured as well, by name."""
+    needed: Sequence[str] = (),
+) -> tuple[StepBenchmark, Session]:
+    """Do as ``bench_train_step``, and return the session with the steps as well; ``needed`` are names to be sure of."""
     if isinstance(variants, Subject):
         subject, makers, device = variants, None, variants.device
     else:
-        subject, makers, device = None, variants, torch.device("cpu")
+        subject, makers, device = None, variants, None
         if not variants:
             raise UsageError("variants", "are empty", "give at least the baseline")
     with Session(subject, makers, device=device, threads=threads, clocks=clocks, clock=clock) as session:
         plan = session.plan(timed=predict, progress=progress)
+        for name in (*needed, *(minimum or {})):
+            plan[name]
         session.build(plan, progress)
         peaks: dict[str, Any] = session.peaks()
         environment = session.environment()
         measured = list(session.rounds(rounds, seconds, progress))
-    for name in minimum or {}:
-        plan[name]
     facts = (session.samples, peaks, environment, clock, session.left_out, dict(minimum or {}))
-    return StepBenchmark(plan, tuple(measured), *facts), session.steps
+    return StepBenchmark(plan, tuple(measured), *facts), session

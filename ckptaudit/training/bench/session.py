@@ -21,9 +21,10 @@ Makers = Mapping[str, Callable[[], TrainStep]]
 
 
 class Session:
-    """A benchmark while it is made. Threads are pinned inside its ``with`` block, and what was set is set again.
+    """A benchmark while it is made. Threads are pinned inside its ``with`` blocks, and what was set is set again.
 
-    ``subject`` is a model with its variants; ``makers`` are steps that somebody else makes, the baseline first.
+    ``subject`` is a model with its variants; ``makers`` are steps that somebody else makes, the baseline first. Without
+    ``device`` it is that of the parameters in the first step's optimizer.
     """
 
     def __init__(
@@ -31,19 +32,21 @@ class Session:
         subject: Subject | None = None,
         makers: Makers | None = None,
         *,
-        device: torch.device,
+        device: torch.device | None = None,
         threads: int | None = None,
         clocks: Clocks | None = None,
         clock: Clock = "wall",
     ) -> None:
         self._subject, self._makers = subject, dict(makers or {})
-        self._device, self._threads = device, threads
-        self._clocks, self._clock = clocks or Clocks.of(device), clock
-        self._before = torch.get_num_threads()
+        self._device, self._threads = device or torch.device("cpu"), threads
+        self._is_known, self._clock = clocks is not None or device is not None, clock
+        self._clocks = clocks or Clocks.of(self._device, clock)
+        self._before = 0
         self.steps: dict[str, TrainStep] = {}
         self.left_out: dict[str, str] = {}
 
     def __enter__(self) -> Session:
+        self._before = torch.get_num_threads()
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         return self
@@ -71,6 +74,9 @@ class Session:
                 if variant.kind in ("full", "again", "own"):
                     raise
                 self.left_out[variant.name] = error.reason
+        if not self._is_known:
+            self._device = _device_of(next(iter(self.steps.values())))
+            self._clocks = Clocks.of(self._device, self._clock)
 
     def _make(self, name: str) -> TrainStep:
         if self._subject is not None:
@@ -96,6 +102,16 @@ class Session:
                 raise UsageError(f"the step of {name}", f"raised {first_line(error)}") from error
         return found
 
+    def timed(self, name: str) -> Callable[[], None]:
+        """Return what runs a step of a variant and waits for the device, for a clock of somebody else's."""
+        step = self.steps[name]
+
+        def run() -> None:
+            step.run()
+            self._clocks.synchronize()
+
+        return run
+
     def rounds(
         self, rounds: int | None = None, seconds: float | None = None, progress: Progress | None = None
     ) -> Iterator[Round]:
@@ -116,3 +132,8 @@ class Session:
     def samples(self) -> dict[str, int]:
         """The batch size of each variant that runs."""
         return {name: step.samples for name, step in self.steps.items()}
+
+
+def _device_of(step: TrainStep) -> torch.device:
+    groups = step.optimizer.param_groups
+    return next((parameter.device for group in groups for parameter in group["params"]), torch.device("cpu"))

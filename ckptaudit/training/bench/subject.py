@@ -59,27 +59,34 @@ class Subject:
         self, *, timed: bool = False, now: Now = time.perf_counter, progress: Progress | None = None
     ) -> FreezePlan:
         """Work out the cost of every variant; nothing is run but single operations, where they are ``timed``."""
-        timer = OperationTimer(self.device, now) if timed else None
-        planned: list[PlannedVariant] = []
+        traced: dict[str, tuple[Cost | None, list[Operation], str]] = {}
         for index, variant in enumerate(self.variants):
             if progress is not None:
                 progress(index, len(self.variants), "planning")
-            known = planned[0].cost if variant.kind == "again" else None
-            cost, note = (known, "") if known else self._cost(variant, timer)
-            facts = (variant.name, variant.kind, variant.trains, cost, variant.frozen_stages, note)
-            planned.append(PlannedVariant(*facts))
+            known = traced[self.variants[0].name] if variant.kind == "again" else None
+            traced[variant.name] = known or self._traced(variant)
+        if timed:
+            timer = OperationTimer(self.device, now)
+            timer.measure((one for _, operations, _ in traced.values() for one in operations), progress)
+            traced = {
+                name: (cost and timer.priced(cost, operations), operations, note)
+                for name, (cost, operations, note) in traced.items()
+            }
+        planned = [
+            PlannedVariant(one.name, one.kind, one.trains, traced[one.name][0], one.frozen_stages, traced[one.name][2])
+            for one in self.variants
+        ]
         labels = tuple(stage.label for stage in self.stages)
         return FreezePlan(self.name, self.describe_step, tuple(planned), labels)
 
-    def _cost(self, variant: Variant, timer: OperationTimer | None) -> tuple[Cost | None, str]:
-        """Return the cost of a variant, or None and why there is none."""
+    def _traced(self, variant: Variant) -> tuple[Cost | None, list[Operation], str]:
+        """Return the cost of a variant with its operations, or None and why there is none."""
         try:
-            cost, operations = self._trace(variant)
+            return (*self._trace(variant), "")
         except UsageError as error:
             if variant.kind == "full":
                 raise
-            return None, error.reason
-        return (cost if timer is None else timer.priced(cost, operations)), ""
+            return None, [], error.reason
 
     def build(self, name: str) -> TrainStep:
         """Build the step of a variant, on the device. Raises UsageError where it cannot be made."""

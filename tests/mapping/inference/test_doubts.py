@@ -91,6 +91,20 @@ def test_members_of_other_shapes_show_the_direction():
     assert all(found.get(f"stages.{3 - i}.a.weight", f"up.{i}.a.weight") == f"up.{i}.a.weight" for i in range(4))
 
 
+def test_members_of_a_list_that_change_places_are_doubtful():
+    def model(name, numbers, widths=(4, 8, 8)):
+        tensors = {}
+        for n, width in zip(numbers, widths, strict=True):
+            tensors[f"{name}.{n}.down.weight"] = (width, width)
+            tensors |= {f"{name}.{n}.fc{k}.weight": (width, 3 + n) for k in range(3)}
+        return tensors
+
+    found = infer(manifest(model("blocks", (0, 1, 2))), manifest(model("stages", (1, 2, 3))))
+    for one in found.assigned:
+        if "down" in one.target and one.confidence >= CONFIDENT:
+            assert int(one.target.split(".")[1]) == int(one.sources[0].split(".")[1]) + 1
+
+
 def test_a_renamed_fused_projection_of_uneven_parts_is_doubtful():
     source = {"h.0.attn.qkv.weight": (20, 8), "h.0.attn.o.weight": (8, 8)}
     target = {"h.0.attn.query_key_value.weight": (20, 8), "h.0.attn.o.weight": (8, 8)}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ckptaudit.mapping.inference.fusing import groups_of, part_op, plan
+from ckptaudit.mapping.inference.fusing import groups_of, part_op, plans
 from ckptaudit.mapping.inference.units import gather
 
 from .helpers import copies, said
@@ -34,7 +34,7 @@ def test_parts_without_a_row_are_no_group():
 
 def test_nothing_is_split_where_both_sides_have_the_fused_tensor():
     fused = {"a.qkv.weight": (12, 4), "a.q.weight": (4, 4), "a.k.weight": (4, 4), "a.v.weight": (4, 4)}
-    assert plan(units(fused), units(fused)) == {}
+    assert plans(units(fused), units(fused)) == ({}, {})
 
 
 def test_a_fused_projection_is_split_with_its_bias():
@@ -98,6 +98,15 @@ def test_a_bias_that_stands_apart_joins_its_part():
     assert found["attn.query.bias"] == (("attn.q_bias",), "copy")
     assert found["attn.value.weight"] == (("attn.qkv.weight",), "chunk(0,2,3)")
     assert found["attn.value.bias"] == (("attn.v_bias",), "copy")
+
+
+def test_a_fused_bias_is_cut_where_the_weight_stays_whole():
+    source = {"attn.qkv.weight": (12, 4), "attn.qkv.bias": (12,), "norm.weight": (4,)}
+    target = {"self.q_bias": (4,), "self.v_bias": (4,), "self.qkv.weight": (12, 4), "norm.weight": (4,)}
+    found = said(source, target)
+    assert found["self.qkv.weight"] == (("attn.qkv.weight",), "copy")
+    assert found["self.q_bias"] == (("attn.qkv.bias",), "chunk(0,0,3)")
+    assert found["self.v_bias"] == (("attn.qkv.bias",), "chunk(0,2,3)")
 
 
 def test_a_fused_tensor_of_which_a_part_is_missing_is_not_made():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nets import Net, make
 import ckptaudit
 from ckptaudit import TrainStep, UsageError
 from ckptaudit.training.bench.rounds import WARM_UP, Budget, Clocks, measure
+from ckptaudit.training.bench.session import Session
 
 
 class Watch:
@@ -164,6 +166,19 @@ def test_a_maker_that_returns_no_step_is_an_error():
         ckptaudit.bench_train_step({"full": lambda: 3}, rounds=8)
     with pytest.raises(UsageError, match="returned a NoneType and no TrainStep"):
         ckptaudit.freeze_variants(Net(), make_step=lambda model, parameters: None, device="cpu")
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_the_device_of_steps_of_ones_own_is_that_of_their_parameters(monkeypatch, where):
+    """Else nobody would wait for an accelerator."""
+    seen = []
+    monkeypatch.setattr(Clocks, "of", classmethod(lambda cls, device, clock: seen.append(device.type) or cls()))
+    optimizer = SimpleNamespace(
+        param_groups=[{"params": []}, {"params": [SimpleNamespace(device=torch.device(where))]}]
+    )
+    session = Session(makers={"full": lambda: TrainStep(lambda: torch.ones(()), optimizer)})
+    session.build(session.plan())
+    assert seen[-1] == where
 
 
 def test_what_a_step_raises_is_a_sentence():
