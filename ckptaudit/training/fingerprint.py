@@ -18,6 +18,8 @@ Method = Literal["xxh3_128", "index_mix"]
 # Bytes of a tensor that are made contiguous, or mixed, at a time.
 _CHUNK = 8 << 20
 _TYPES, _STRIDED = (Tensor, torch.nn.Parameter), torch.strided
+_DTYPES = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+_REAL = frozenset(one for one in _DTYPES if not one.is_complex and not str(one).startswith("torch.q"))
 
 
 class Fingerprint(NamedTuple):
@@ -52,8 +54,9 @@ def take(
     waiting: dict[torch.device, dict[str, Tensor]] = {}
     for name, (tensor, rows) in tensors.items():
         known = like.get(name) if like else None
-        if rows is None and (known is None or known[::3] == _AS_IT_LIES) and _lies_plain(tensor):
-            found[name] = _of_plain(tensor)
+        usual = rows is None and type(tensor) in _TYPES and (known is None or known[::3] == _AS_IT_LIES)
+        if usual and (plain := _of_plain(tensor)) is not None:
+            found[name] = plain
             continue
         if reason := why_not(tensor):
             unchecked[name] = reason
@@ -73,24 +76,18 @@ def take(
     return found, unchecked
 
 
-def _lies_plain(tensor: Tensor) -> bool:
-    """Tell whether the bytes of a whole tensor lie on the CPU in the order in which they are read.
+def _of_plain(tensor: Tensor) -> Fingerprint | None:
+    """Return the fingerprint of a tensor whose bytes lie on the CPU in the order in which they are read, else None.
 
-    Most do, and then nothing of what ``why_not`` looks for is so; asking here takes half the time of all that.
+    Of most they do, and then nothing of what ``why_not`` looks for is so; asking here takes half the time of all that.
     """
-    return (
-        type(tensor) in _TYPES
-        and tensor.is_cpu
-        and tensor.layout is _STRIDED
-        and tensor.data_ptr() != 0
-        and not (tensor.is_nested or tensor.is_quantized or tensor.is_neg() or tensor.is_conj())
-        and tensor.is_contiguous()
-    )
-
-
-def _of_plain(tensor: Tensor) -> Fingerprint:
-    memory = (c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())  # half the time of a memoryview
-    values = ("xxh3_128", tensor.dtype, tensor.shape, (), xxhash.xxh3_128_digest(memory))
+    address, dtype = tensor.data_ptr() if tensor.layout is _STRIDED else 0, tensor.dtype
+    if not (address and dtype in _REAL and tensor.is_cpu and tensor.is_contiguous()):
+        return None
+    if tensor.is_neg() or tensor.is_nested:
+        return None
+    memory = (c_ubyte * tensor.nbytes).from_address(address)  # half the time of a memoryview
+    values = ("xxh3_128", dtype, tensor.shape, (), xxhash.xxh3_128_digest(memory))
     return tuple.__new__(Fingerprint, values)  # a third of the time of Fingerprint(...)
 
 

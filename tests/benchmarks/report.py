@@ -96,7 +96,9 @@ def main():
     text = head.replace("MACHINE", machine).replace("TABLE", "\n".join(table))
     for mark, lines in measured.items():
         text = text.replace(mark, lines)
-    text += "".join(TARGET.read_text().partition("\n## Inferring mappings")[1:])  # by inference.py and training.py
+    text += "".join(
+        TARGET.read_text().partition("\n## Comparing values")[1:]
+    )  # by values.py, inference.py and training.py
     TARGET.write_text(text)
     sys.stdout.write(text)
 
