@@ -226,4 +226,6 @@ if __name__ == "__main__":
     text = section()
     sys.stdout.write(text)
     if sys.argv[1:] == ["--write"]:
-        TARGET.write_text(TARGET.read_text().partition(TITLE)[0].rstrip("\n") + "\n\n" + text)
+        before, _, rest = TARGET.read_text().partition(TITLE)
+        after = "".join(rest.partition("\n## Training steps")[1:])  # by steps.py
+        TARGET.write_text(before.rstrip("\n") + "\n\n" + text + after)
