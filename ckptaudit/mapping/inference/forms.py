@@ -100,6 +100,13 @@ class Forms:
                 turned.add((role, shape))
         return turned
 
+    def between(self, role: str, a: Unit, b: Unit) -> tuple[str, float] | None:
+        """Return the operation from ``a`` to ``b`` and its cost. Lone parameters do not lie as the layers do."""
+        stored, wanted = a.leaves[role].shape, b.leaves[role].shape
+        if a.bare and b.bare and stored == wanted:
+            return "copy", 0.0
+        return self.op(role, stored, wanted)
+
     def op(self, role: str, stored: Shape, wanted: Shape) -> tuple[str, float] | None:
         """Return the operation and what it costs, or None where there is none."""
         key = role, stored, wanted

@@ -84,7 +84,7 @@ class Ledger:
         """Assign the tensors of source unit ``a`` to those of target unit ``b``, role by role."""
         for role, leaf in b.leaves.items():
             other = a.leaves.get(role)
-            known = self._forms.op(role, other.shape, leaf.shape) if other else None
+            known = self._forms.between(role, a, b) if other else None
             if other is None or known is None or (other.key, other.op) in self._taken:
                 continue
             if leaf.key in self.found or leaf.part in self._pieces.get(leaf.key, ()):

@@ -52,7 +52,7 @@ class Used:
     def take(self, pair: Pair, a: Unit, b: Unit, forms: Forms) -> None:
         """Mark what a pair settles."""
         for role in a.leaves.keys() & b.leaves.keys():
-            if forms.op(role, a.leaves[role].shape, b.leaves[role].shape):
+            if forms.between(role, a, b):
                 self.source[pair.source].add(role)
                 self.target[pair.target].add(role)
 
@@ -129,7 +129,7 @@ def _fit(a: Unit, b: Unit, forms: Forms, used_a: set[str], used_b: set[str]) -> 
     same = clash = 0
     cost = 0.0
     for role in open_a & open_b:
-        known = forms.op(role, a.leaves[role].shape, b.leaves[role].shape)
+        known = forms.between(role, a, b)
         if known:
             same += 1
             cost += known[1]

@@ -8,6 +8,8 @@ import torch
 from ckptaudit.mapping.inference.forms import Forms, form
 from ckptaudit.mapping.inference.units import gather
 
+from .helpers import said
+
 
 def perform(op, tensor):
     """Carry an operation out, as the vocabulary says."""
@@ -84,6 +86,13 @@ def test_what_fits_as_it_is_is_copied():
     forms = forms_of({"a.weight": (4, 8)}, {"b.weight": (4, 8)})
     assert forms.op("weight", (4, 8), (4, 8)) == ("copy", 0.0)
     assert forms.op("weight", (8, 4), (4, 8)) is None
+
+
+def test_a_square_table_is_no_matrix_of_a_layer():
+    layers = {"fc1.weight": (32, 8), "fc1.bias": (32,), "fc2.weight": (8, 32), "fc2.bias": (8,)}
+    turned = {key: shape[::-1] for key, shape in layers.items()}
+    found = said({**layers, "o.weight": (8, 8), "table": (9, 9)}, {**turned, "o.weight": (8, 8), "table": (9, 9)})
+    assert found["o.weight"][1] == "transpose" and found["table"][1] == "copy"
 
 
 def test_biases_tell_that_all_matrices_lie_the_other_way():

@@ -66,8 +66,9 @@ INSIDE, ENDS = WORDS[:20], WORDS[20:30]
 def trees(draw):
     """A tree with lists of blocks, and the same tree with every name but numbers and leaf names replaced.
 
-    The new name may be that of a sibling. It is none that stands at another depth: who sees ``a.0.bar`` on one side and
-    ``bar`` on the other takes it for a tensor that moved, and is right to.
+    One of several siblings may get the name of another. Were it two, the names would say something that is not so, and
+    so would a name from another depth: who sees ``a.0.bar`` on one side and ``bar`` on the other takes it for a tensor
+    that moved, and is right to.
     """
     fresh = draw(st.permutations(WORDS))
     names = {}
@@ -91,10 +92,15 @@ def trees(draw):
     for i in range(blocks):
         tensors |= {f"trunk.{i}.{name}.weight": shape for name, shape in inside}
 
-    for name in ("trunk", *(name for name, _ in (*inside, *ends))):
-        siblings = next((group for group in (INSIDE, ENDS) if name in group), [])
-        elsewhere = {*INSIDE, *ENDS}.difference(siblings)
-        names[name] = next(one for one in fresh if one not in elsewhere and one not in names.values())
+    old = {"trunk"}.union(INSIDE, ENDS)
+    names["trunk"] = next(one for one in fresh if one not in old)
+    for siblings in ([name for name, _ in inside], [name for name, _ in ends]):
+        friend = draw(st.permutations(siblings))[:2] if len(siblings) > 1 and draw(st.booleans()) else ()
+        if friend:
+            names[friend[0]] = friend[1]
+        for name in siblings:
+            if name not in names:
+                names[name] = next(one for one in fresh if one not in old and one not in names.values())
 
     def change(key):
         return ".".join(names.get(segment, segment) for segment in key.split("."))
