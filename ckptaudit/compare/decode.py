@@ -26,9 +26,10 @@ _EIGHT_BITS = {
 }
 
 
-def decoder(dtype: str) -> Callable[[Any], Any] | None:
+def decoder(dtype: str) -> Callable[..., Any] | None:
     """Return what turns a buffer of little-endian values into an array that numpy can count with, or None.
 
+    Of 16-bit floats it takes the array to write to as its second argument, if one is given.
     Floats of 16 bits and fewer become float32, exactly; complex32 becomes complex64. None for quantized dtypes and
     bits, which are no numbers without their scales.
     """
@@ -39,13 +40,21 @@ def decoder(dtype: str) -> Callable[[Any], Any] | None:
         half = decoder(_HALVES[dtype])
         return lambda data: half(data).view("<c8") if half else None
     if dtype == "bfloat16":
-        return lambda data: (numpy.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+        return lambda data, out=None: _widened(numpy, data, out)
     if dtype == "float16":
-        return lambda data: numpy.take(_halves(), numpy.frombuffer(data, "<u2"), mode="clip")  # of indices that all fit
+        # All indices fit; "clip" leaves out the copy that the other modes make.
+        return lambda data, out=None: numpy.take(_halves(), numpy.frombuffer(data, "<u2"), out=out, mode="clip")
     if row.kind == "float" and row.bits == 8:
         return lambda data: _table(dtype)[numpy.frombuffer(data, "u1")]
     layout = _NATIVE.get(dtype) or _layout_of_integers(row)
     return (lambda data: numpy.frombuffer(data, layout)) if layout else None
+
+
+def _widened(numpy: Any, data: Any, out: Any) -> Any:
+    """Return bfloat16 values as float32, whose upper half they are."""
+    words = None if out is None else out.view("<u4")
+    codes = numpy.frombuffer(data, "<u2")
+    return numpy.left_shift(codes, 16, out=words, dtype="<u4", casting="unsafe").view("<f4")
 
 
 def _layout_of_integers(row: DType) -> str:

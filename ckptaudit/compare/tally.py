@@ -15,6 +15,7 @@ _ORDERED = {"float16": "<i2", "bfloat16": "<i2", "float32": "<i4", "float64": "<
 # Of the squared length of a change, how much may point elsewhere than the values do where these were scaled; and of how
 # many values a direction can be told.
 _ASTRAY, _ENOUGH = 0.01, 16
+_WIDENED = frozenset({"float16", "bfloat16"})  # to float32
 _AT_ONCE = 8192  # values in a sum that the libraries behind numpy would give to other threads, were it longer
 
 
@@ -51,6 +52,7 @@ class Tally:
         self._max_abs: float | None = 0.0 if self._common else None
         self._max_rel, self._max_ulp = 0.0, 0 if self._ordered else None
         self._rows: dict[int, None] = {}
+        self._spaces: dict[str, Any] = {}
         self._nan, self._inf = [0, 0], [0, 0]
         self._squares = [0.0, 0.0, 0.0]  # first by first, first by change, change by change
 
@@ -60,8 +62,13 @@ class Tally:
             if self._common is None:
                 self._note(self._unlike_bits(first, second))
                 return
-            one, other = (read(block) for read, block in zip(self._read, (first, second), strict=True))
-            change = other - one if self._ordered else None
+            if self._dtype in _WIDENED:
+                one, other = (self._decoded(side, block) for side, block in enumerate((first, second)))
+            else:
+                one, other = (read(block) for read, block in zip(self._read, (first, second), strict=True))
+            change = None
+            if self._ordered:
+                change = self._numpy.subtract(other, one, out=self._space("change", one.dtype, len(one)))
             if change is not None and isfinite(largest := _largest(change)):
                 self._add_finite(one, change, largest, self._bits(first, second))
                 return
@@ -70,6 +77,15 @@ class Tally:
             if self._max_ulp is not None:
                 bits = self._bits(first, second)
                 self._count_ulps(bits, bits[0] - bits[1], self._numpy.flatnonzero(bits[0] ^ bits[1] < 0))
+
+    def _decoded(self, side: int, block: bytearray) -> Any:
+        return self._read[side](block, self._space(f"side {side}", "<f4", len(block) // 2))
+
+    def _space(self, name: str, layout: Any, count: int) -> Any:
+        """Return an array to work in, in the same memory for each block: the system takes back what is freed."""
+        if len(self._spaces.get(name, ())) < count:
+            self._spaces[name] = self._numpy.empty(count, layout)
+        return self._spaces[name][:count]
 
     def add_equal(self, block: bytearray) -> None:
         """Count a block that both have, bit for bit."""
@@ -88,7 +104,8 @@ class Tally:
     # Floats of one dtype, all finite --------------------------------------------------------------------------
 
     def _add_finite(self, one: Any, change: Any, largest: float, bits: list[Any]) -> None:
-        apart = bits[0] - bits[1]  # zero where the bits are equal, and only there, though it overflows between signs
+        # Zero where the bits are equal, and only there, though it overflows between signs.
+        apart = self._numpy.subtract(bits[0], bits[1], out=self._space("apart", bits[0].dtype, len(one)))
         self._note(apart)
         self._max_abs = largest if self._max_abs is None or largest > self._max_abs else self._max_abs
         self._count_beyond(one, change)
