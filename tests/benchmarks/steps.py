@@ -52,8 +52,7 @@ MODEL = """
 OUTCOME = "\nPredictions within 25 % of the measured speed-up, cached features left out: {within} of {count}.\n"
 TAIL = """
 - Predictions add up the times of the single operations of a step. FLOPs alone leave out what an optimizer and a norm
-  cost, which move bytes and hardly compute: by them, only cached
-  features make a ResNet three times as fast.
+  cost, which move bytes and hardly compute: by them, only cached features make a ResNet three times as fast.
 - `lr=0` saves nothing. `not optimized` saves the optimizer's share of the step, and no gradient.
 - Cached features are a step of a few milliseconds: what is around its operations counts as much as they do.
 """
