@@ -190,12 +190,15 @@ def _gather(
 
 
 def _propose(alignment: Alignment, outcome: LoadOutcome, mapped: Mapped | None) -> Proposal | None:
-    """Look for what explains missing and unexpected keys; nothing goes where a key is expected to be missing."""
-    if _unforeseen(outcome.missing_keys, mapped) and outcome.unexpected_keys:
-        from .mapping.propose import propose, propose_best
+    """Look for what explains missing and unexpected keys, and shapes; nothing goes where a key is expected to miss."""
+    both = bool(_unforeseen(outcome.missing_keys, mapped) and outcome.unexpected_keys)
+    if not both and not alignment.mismatched_keys:
+        return None
+    from .mapping.propose import laid_out_otherwise, propose, propose_best
 
-        if mapped is None:
-            return propose_best(alignment.checkpoint, alignment.model)
+    if mapped is None and (both or laid_out_otherwise(alignment.checkpoint, alignment.model)):
+        return propose_best(alignment.checkpoint, alignment.model)
+    if both and mapped is not None:
         wanted = alignment.model
         if mapped.expected:
             wanted = wanted.select(key for key in wanted.all_keys if not mapped.expects(key))

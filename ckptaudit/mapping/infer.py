@@ -63,6 +63,11 @@ class Proposal:
         """True where the rules are too many to be typed, and there is a command that writes them."""
         return self.inferred and len(self.causes) > MAX_OPTIONS
 
+    @property
+    def keeps_names(self) -> bool:
+        """True where every tensor has its name, and only the way in which it is laid out changes."""
+        return all(source == target for cause in self.causes for source, target in cause.explained)
+
 
 @dataclass
 class _Leftovers:

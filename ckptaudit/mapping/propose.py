@@ -19,15 +19,17 @@ _PARAMETRIZED = ("weight_g", "weight_v", "weight_orig", "weight_u")
 
 
 def propose_best(checkpoint: Manifest, model: Manifest) -> Proposal | None:
-    """Return what explains missing and unexpected keys, or None.
+    """Return what explains missing and unexpected keys, and tensors laid out otherwise, or None.
 
-    Inference is asked only where no simple cause leaves the two sides without both, and heard only where it is sure of
-    all that it says, keeps what fits already, and brings more tensors to their places than the simple causes.
+    Inference is asked only where the simple causes leave some of these, and heard only where it is sure of all that it
+    says, keeps what fits already, and brings more tensors to their places than the simple causes.
     """
     simple = propose(checkpoint, model)
     rules = simple.mapping.rules if simple else ()
     known = fitting(KeyMapping(rules), checkpoint, model) or {}
-    if len(known) == len(model.tensors) or _all_used(KeyMapping(rules), checkpoint, model):
+    if len(known) == len(model.tensors):
+        return simple
+    if _all_used(KeyMapping(rules), checkpoint, model) and not laid_out_otherwise(checkpoint, model):
         return simple
     inferred = _inferred(checkpoint, model)
     if inferred is None:
@@ -35,6 +37,12 @@ def propose_best(checkpoint: Manifest, model: Manifest) -> Proposal | None:
     before, after = fitting(KeyMapping(), checkpoint, model), fitting(inferred.mapping, checkpoint, model)
     better = before is not None and after is not None and before.items() <= after.items() and len(after) > len(known)
     return inferred if better else simple
+
+
+def laid_out_otherwise(checkpoint: Manifest, model: Manifest) -> bool:
+    """Tell whether some tensor has its name on both sides, as many values, enough to tell, and another shape."""
+    both = ((spec, model[key]) for key, spec in checkpoint.tensors.items() if key in model.tensors)
+    return any(saved.numel == wanted.numel >= MIN_VALUES and saved.shape != wanted.shape for saved, wanted in both)
 
 
 def _all_used(mapping: KeyMapping, checkpoint: Manifest, model: Manifest) -> bool:
@@ -71,6 +79,9 @@ def _has_another_cause(assigned: Iterable[Assignment], checkpoint: Manifest, mod
     That is another parametrization; a tensor too small to be known by its shape; a buffer that the model no longer
     saves; or a tensor that would go from a module to another though both sides have both.
     """
+    assigned = tuple(assigned)
+    if any(one.op != "copy" and model[one.target].numel < MIN_VALUES for one in assigned):
+        return True
     moved = [one for one in assigned if one.sources != (one.target,)]
     sizes: Counter[str] = Counter()
     for one in moved:

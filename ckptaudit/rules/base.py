@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..compare.hearing import Hearing
     from ..compare.summary import Values
     from ..formats.base import Checkpoint
-    from ..mapping.infer import Proposal
+    from ..mapping.infer import Cause, Proposal
     from ..mapping.mapping import Mapped
     from ..outcome import LoadOutcome
 
@@ -262,6 +262,22 @@ def drop_fix(evidence: Evidence, keys: tuple[str, ...]) -> tuple[Fix, ...]:
     values = sum(model[key].numel for key in keys if key in model)
     drops = drop_options(keys, evidence.alignment.checkpoint.all_keys)
     return (Fix("unsafe", f"{drops} --contract partial", f"the model keeps its own {values:,} initial values"),)
+
+
+def mapping_fix(evidence: Evidence, causes: Iterable[Cause], then: str) -> Fix:
+    """Offer rules of the proposed mapping: as options, or as a file where they are too many to be typed."""
+    from shlex import quote
+
+    if evidence.proposal is not None and evidence.proposal.as_file:
+        checkpoint, model = evidence.typed
+        return Fix("display", f"ckptaudit map {checkpoint} {model} -o mapping.toml", f"with --map mapping.toml, {then}")
+    return Fix("safe", " ".join(f"--map {quote(str(cause.rule))}" for cause in causes), then)
+
+
+def then_matching(evidence: Evidence, *, several: bool = False) -> str:
+    """Say how many tensors match under the proposed mapping; ``several`` findings offer parts of it."""
+    matched, total = evidence.outcome.loaded, len(evidence.alignment.model.all_keys)
+    return f"{'with every such --map here' if several else 'then'} {matched:,} of {total:,} tensors match"
 
 
 def shape_text(shape: Iterable[int]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, shape_text
+from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, mapping_fix, shape_text, then_matching
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
@@ -145,13 +145,13 @@ def check_causes(evidence: Evidence) -> Iterator[Finding]:
     The rules of a mapping have an order, and prefixes are reported before renames: only the causes after the
     last prefix are renames.
     """
-    if evidence.proposal is None:
+    if evidence.proposal is None or evidence.proposal.keeps_names:
         return
     causes = list(evidence.proposal.causes)
     renames: list[Cause] = []
     while causes and _is_rename(causes[-1], evidence.as_is.checkpoint):
         renames.insert(0, causes.pop())
-    then = _then(evidence, several=len(causes) + bool(renames) > 1)
+    then = then_matching(evidence, several=len(causes) + bool(renames) > 1)
     for cause in causes:
         yield _prefix_finding(cause, evidence, then)
     if renames:
@@ -166,26 +166,9 @@ def _is_rename(cause: Cause, checkpoint: Manifest) -> bool:
     return case == "replace" and not all(key.startswith(str(words["checkpoint"])) for key in checkpoint)
 
 
-def _then(evidence: Evidence, *, several: bool) -> str:
-    matched, total = evidence.outcome.loaded, len(evidence.alignment.model.all_keys)
-    return f"{'with every such --map here' if several else 'then'} {matched:,} of {total:,} tensors match"
-
-
 def _breaks(evidence: Evidence) -> Contract | None:
     """Return what a cause breaks beyond its rule: one that keeps every tensor out breaks ``partial`` too."""
     return None if evidence.outcome_as_is.loaded else Contract.partial
-
-
-def _fix(causes: list[Cause], then: str) -> Fix:
-    from shlex import quote
-
-    return Fix("safe", " ".join(f"--map {quote(str(cause.rule))}" for cause in causes), then)
-
-
-def _file_fix(evidence: Evidence, then: str) -> Fix:
-    """Offer the rules as a file, where they are too many to be typed."""
-    checkpoint, model = evidence.typed
-    return Fix("display", f"ckptaudit map {checkpoint} {model} -o mapping.toml", f"with --map mapping.toml, {then}")
 
 
 def _prefix_finding(cause: Cause, evidence: Evidence, then: str) -> Finding:
@@ -200,7 +183,7 @@ def _prefix_finding(cause: Cause, evidence: Evidence, then: str) -> Finding:
         case=case,
         data={**data, "rule": str(cause.rule)},
         rows=tuple((source, target, str(count)) for source, target, count in cause.rows),
-        fixes=(_fix([cause], then),),
+        fixes=(mapping_fix(evidence, [cause], then),),
         breaks=_breaks(evidence),
     )
 
@@ -221,7 +204,6 @@ def _prefix_words(cause: Cause) -> tuple[str, dict[str, object]]:
 
 
 def _rename_finding(causes: list[Cause], evidence: Evidence, then: str) -> Finding:
-    assert evidence.proposal is not None
     keys = dict.fromkeys(source for cause in causes for source, _ in cause.explained)
     rows = [(source, target, str(count)) for cause in causes for source, target, count in cause.rows]
     return Finding(
@@ -230,7 +212,7 @@ def _rename_finding(causes: list[Cause], evidence: Evidence, then: str) -> Findi
         case="operation" if any(cause.kind == "operation" for cause in causes) else "",
         data={"rules": [str(cause.rule) for cause in causes]},
         rows=tuple(rows),
-        fixes=(_file_fix(evidence, then) if evidence.proposal.as_file else _fix(causes, then),),
+        fixes=(mapping_fix(evidence, causes, then),),
         breaks=_breaks(evidence),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..compare.align import is_extra_state
 from ..dtypes import DTYPES, cast_effect
 from ..manifest import TensorSpec
-from .base import Contract, Evidence, Finding, Rule, drop_fix, shape_text
+from .base import Contract, Evidence, Finding, Rule, drop_fix, mapping_fix, shape_text, then_matching
 
 SHAPE_MISMATCH = Rule(
     code="CKPT201",
@@ -25,10 +25,16 @@ SAME_NUMEL_SHAPE = Rule(
     name="same-numel-shape",
     breaks=Contract.partial,
     summary="a tensor has another shape and as many values: a transpose or a reshape may be what is missing",
-    messages={"": "{count} {tensors} with another shape and the same number of values in the model"},
-    details={"": "strict=True and strict=False both raise; a transpose or a reshape may be what is missing"},
+    messages={
+        "": "{count} {tensors} with another shape and the same number of values in the model",
+        "operation": "{count} {tensors} laid out otherwise than in the model",
+    },
+    details={
+        "": "strict=True and strict=False both raise; a transpose or a reshape may be what is missing",
+        "operation": "strict=True and strict=False both raise{square}",
+    },
     why="Conv1d against Linear, a transposed weight or fused projections hold the same values in another order.",
-    fix="Find out which operation it is: the number of values alone does not tell a transpose from a reshape.",
+    fix="Map with the operation that is proposed. Where none is, find it out: the number of values does not tell it.",
     example="nn.Conv2d(8, 4, 1) -> nn.Linear(8, 4)   # (4, 8, 1, 1) against (4, 8)",
 )
 SCALAR_SHAPE = Rule(
@@ -129,6 +135,20 @@ def _loaded_pairs(evidence: Evidence) -> Iterator[Pair]:
     return (pair for pair in alignment.pairs(alignment.matched_keys) if not is_extra_state(pair[0]))
 
 
+def check_reordered(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the tensors for which the proposed mapping has an operation, where it leaves all of them their names."""
+    if evidence.proposal is None or not evidence.proposal.keeps_names:
+        return
+    causes = evidence.proposal.causes
+    keys = tuple(dict.fromkeys(key for cause in causes for key, _ in cause.explained))
+    pairs = [(key, evidence.as_is.checkpoint[key], evidence.as_is.model[key]) for key in keys]
+    alike = sum(saved.shape == wanted.shape for _, saved, wanted in pairs)
+    have = "has" if alike == 1 else "have"
+    square = f"; {alike:,} of them {have} the same shape either way, and would load wrong" if alike else ""
+    fix = mapping_fix(evidence, causes, then_matching(evidence))
+    yield Finding(SAME_NUMEL_SHAPE, keys, "operation", {"square": square}, _shapes(pairs), (fix,))
+
+
 def check_shapes(evidence: Evidence) -> Iterator[Finding]:
     """Yield the shapes that torch refuses, and the one difference it accepts."""
     groups: dict[Rule, list[Pair]] = {SHAPE_MISMATCH: [], SAME_NUMEL_SHAPE: []}
@@ -224,4 +244,4 @@ def check_dtypes(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(rule, tuple(row[0] for row in rows), rows=tuple(rows), mapped=evidence.mapped)
 
 
-CHECKS = (check_shapes, check_layouts, check_lazy, check_dtypes)
+CHECKS = (check_reordered, check_shapes, check_layouts, check_lazy, check_dtypes)

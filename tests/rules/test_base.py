@@ -101,7 +101,10 @@ def test_a_text_like_no_rule_leads_to_the_list():
 # Words -----------------------------------------------------------------------------------------------------
 
 # What checks put into a finding's data in cases that no fixture shows.
-DATA = {"CKPT103": {"checkpoint": "a.", "model": "b.", "wrappers": "module"}}
+DATA = {
+    "CKPT103": {"checkpoint": "a.", "model": "b.", "wrappers": "module"},
+    "CKPT202": {"square": "; 3 of them have the same shape either way, and would load wrong"},
+}
 
 
 def data_of(known):

@@ -43,6 +43,51 @@ def test_the_same_number_of_values_in_another_shape_is_a_rule_of_its_own():
     assert fixed.ok
 
 
+def gpt(*, linear):
+    """Shapes of blocks whose weights lie as in Conv1D, inputs first, or as in nn.Linear."""
+    sides = {"attn.c_attn": (16, 48), "attn.c_proj": (16, 16), "mlp.c_fc": (16, 64), "mlp.c_proj": (64, 16)}
+    shapes = {"wte.weight": (100, 16)}
+    for i in range(3):
+        for name, (inputs, outputs) in sides.items():
+            shapes[f"h.{i}.{name}.weight"] = (outputs, inputs) if linear else (inputs, outputs)
+            shapes[f"h.{i}.{name}.bias"] = (outputs,)
+    return manifest(shapes)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_transposes_are_proposed_and_square_ones_with_them(linear):
+    report, fixed = follow(gpt(linear=linear), gpt(linear=not linear))
+    assert messages(report) == {"CKPT202": "12 tensors laid out otherwise than in the model"}
+    finding = found(report, "CKPT202")
+    assert "3 of them have the same shape either way, and would load wrong" in finding.detail
+    assert (
+        "h.0.attn.c_attn.weight",
+        *(("(16, 48)", "(48, 16)") if linear else ("(48, 16)", "(16, 48)")),
+    ) in finding.rows
+    assert [fix.safety for fix in finding.fixes] == ["safe"]
+    assert fixed.ok
+    assert fixed.outcome.loaded == 25
+
+
+def test_a_convolution_of_one_pixel_is_reshaped_to_a_layer():
+    report, fixed = follow(manifest(net(conv__weight=(4, 30))), manifest(net(conv__weight=(4, 30, 1, 1))))
+    assert codes(report) == ["CKPT202"]
+    assert found(report, "CKPT202").fixes[0].do == "--map 'reshape conv.weight shape=4x30'"
+    assert fixed.ok
+
+
+def test_reordering_is_proposed_beside_a_new_head():
+    """The keys that are only missing do not hide it."""
+    report = diff(manifest({**net(conv__weight=(4, 30)), "head.weight": (5, 7)}), manifest(net(conv__weight=(30, 4))))
+    assert set(codes(report)) == {"CKPT101", "CKPT202"}
+    assert found(report, "CKPT202").fixes[0].do == "--map 'transpose conv.weight'"
+
+
+def test_a_handful_of_values_is_not_known_by_its_shape():
+    report = diff(MODEL, manifest(net(fc__weight=(4, 2))))
+    assert [fix.safety for fix in found(report, "CKPT202").fixes] == ["unsafe"]
+
+
 @pytest.mark.parametrize(("saved", "wanted", "code"), [((1,), (), "CKPT203"), ((), (1,), "CKPT201")])
 def test_one_element_goes_into_a_scalar_and_not_back(saved, wanted, code):
     report = diff(manifest(net() | {"n": wanted}), manifest(net() | {"n": saved}))
