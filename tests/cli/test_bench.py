@@ -133,6 +133,7 @@ def test_ctrl_c_prints_what_was_measured_so_far(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which jobs in the background ignore
     )
     try:
         deadline = time.monotonic() + 120

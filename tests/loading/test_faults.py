@@ -340,6 +340,7 @@ import torch
 from torch import nn
 import ckptaudit
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore
 model = nn.Sequential(*[nn.Linear(700, 700) for _ in range(30)])
 before = [p.detach().clone() for p in model.parameters()]
 after = list(torch.load(sys.argv[1]).values())

@@ -118,7 +118,8 @@ BENCHMARK = ("-p", "pytest_benchmark.plugin", "-W", "ignore:Benchmark fixture wa
 
 
 @pytest.fixture
-def tests(run_apart, pytester):
+def tests(run_apart, pytester, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark measures nothing in one
     pytester.makepyfile(clocks=CLOCKS, test_steps=TESTS)
     return run_apart
 
