@@ -17,8 +17,9 @@ from .units import Unit, locate
 LEAST = 0.5  # below this nothing is said
 LOW = 0.45
 SHOWN = 3  # words of a reason
+STATISTICS = ("running_mean", "running_var")
 
-# Shares of right pairs among those of the development corpus, rounded down, on families that were not tuned on: for a
+# Shares of right pairs among those of the development corpus, rounded down (docs/explanation/inference.md): for a
 # lead without the order of the files above the first bound, and one with it above the second. Order alone never
 # reaches 0.9.
 _CONFIDENCE = (
@@ -117,17 +118,22 @@ def conclude(source: Manifest, target: Manifest, ledger: Ledger) -> Assignments:
     """Return what is said of every key: assigned, without a source, or open where one could be meant.
 
     A source is possible where an unused tensor has the role and the shape; for a bias only if for its weight as well.
+    Statistics of a norm that is assigned need but the shape: left at their init they would be wrong without a word.
     """
     sure = {key: made for key, made in ledger.found.items() if made.confidence >= LEAST}
     used = {key for made in sure.values() for key in made.sources}
     dropped = tuple(key for key in source.tensors if key not in used)
     spare = {(locate(key)[1], source[key].shape) for key in dropped}
     doubtful = ledger.found.keys() | ledger.partial
+    shapes = {source[key].shape for key in dropped}
+    assigned = {locate(key)[0] for key in sure}
     open_, bare = set(), set()
     rest = [key for key in target.tensors if key not in sure]
     for key in sorted(rest, key=lambda key: locate(key)[1] != "weight"):
         path, role, _ = locate(key)
-        if key in doubtful or ((role, target[key].shape) in spare and path not in bare):
+        shape = target[key].shape
+        lost = role in STATISTICS and path in assigned and shape in shapes
+        if key in doubtful or lost or ((role, shape) in spare and path not in bare):
             open_.add(key)
         elif role == "weight":
             bare.add(path)

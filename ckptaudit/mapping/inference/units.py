@@ -30,10 +30,12 @@ ROLES = {
     "moving_mean": "running_mean",
     "running_var": "running_var",
     "moving_variance": "running_var",
+    "moving_var": "running_var",
     "num_batches_tracked": "num_batches_tracked",
     "weight_g": "weight_g",
     "weight_v": "weight_v",
 }
+_COLLECTIONS = {"params": {}, "batch_stats": {"mean": "running_mean", "var": "running_var"}}  # flax: one tree each
 _PARAMETRIZED = {"original0": "weight_g", "original1": "weight_v"}
 _SUFFIXED = re.compile(r"(.+)_(weight|bias)$")
 _PREFIXED = re.compile(r"_?([WbwB])_([A-Za-z]\w*)$")
@@ -90,11 +92,14 @@ class Unit:
 def locate(key: str) -> tuple[Path, str, bool]:
     """Return the path of a key's unit, the tensor's role in it, and whether the tensor is a lone parameter."""
     segments = key.split(".")
+    roles = ROLES
+    if len(segments) > 2 and segments[0] in _COLLECTIONS:
+        roles = ROLES | _COLLECTIONS[segments.pop(0)]
     last = segments[-1]
     if len(segments) > 3 and segments[-3:-1] == ["parametrizations", "weight"] and last in _PARAMETRIZED:
         return tuple(segments[:-3]), _PARAMETRIZED[last], False
-    if last in ROLES and len(segments) > 1:
-        return tuple(segments[:-1]), ROLES[last], False
+    if last in roles and len(segments) > 1:
+        return tuple(segments[:-1]), roles[last], False
     inside, role = _parted(last)
     return (*segments[:-1], *inside), role, inside == (last,)
 

@@ -136,6 +136,37 @@ def test_transposed_linear_layers_are_turned_back():
     assert {op for key, (_, op) in said(source, target).items() if key.endswith("weight")} == {"transpose"}
 
 
+def test_the_collections_of_flax_belong_together():
+    """Kernels lie height, width, in, out; the statistics of a norm have a tree of their own."""
+    source, target = {}, {}
+    for i, (inputs, outputs) in enumerate([(3, 16), (16, 16), (16, 32), (32, 32)]):
+        source[f"params.block_{i}.Conv_0.kernel"] = (3, 3, inputs, outputs)
+        target[f"layers.{i}.conv.weight"] = (outputs, inputs, 3, 3)
+        for stored, name in {
+            "params.block_{}.BatchNorm_0.scale": "weight",
+            "params.block_{}.BatchNorm_0.bias": "bias",
+            "batch_stats.block_{}.BatchNorm_0.mean": "running_mean",
+            "batch_stats.block_{}.BatchNorm_0.var": "running_var",
+        }.items():
+            source[stored.format(i)] = target[f"layers.{i}.bn.{name}"] = (outputs,)
+    found = said(source, target)
+    assert set(found) == set(target)
+    assert found["layers.2.bn.running_var"] == (("batch_stats.block_2.BatchNorm_0.var",), "copy")
+    assert found["layers.2.conv.weight"] == (("params.block_2.Conv_0.kernel",), "permute(3,2,0,1)")
+
+
+def test_statistics_without_a_known_name_are_open_and_not_left_at_their_init():
+    source = {f"bn.{name}": (16,) for name in ("scale", "bias", "avg", "sq")}
+    target = {f"bn.{name}": (16,) for name in ("weight", "bias", "running_mean", "running_var")}
+    found = infer(manifest(source), manifest(target))
+    assert [one.target for one in found.assigned] == ["bn.weight", "bn.bias"]
+    assert found.ambiguous == ("bn.running_mean", "bn.running_var")
+    without = infer(
+        manifest({key: shape for key, shape in source.items() if key[3:] in ("scale", "bias")}), manifest(target)
+    )
+    assert without.uninitialised == ("bn.running_mean", "bn.running_var")
+
+
 def test_reasons_and_rivals_can_be_checked():
     found = {
         one.target: one for one in infer(manifest(transformer()), manifest(transformer("net.", "layers"))).assigned
