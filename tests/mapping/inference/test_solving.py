@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import optimize
 
 from ckptaudit.mapping.inference.solving import assign
 
@@ -27,8 +29,6 @@ def test_no_assignment_is_worth_more(rows):
 
 
 def test_it_agrees_with_scipy_on_larger_problems():
-    optimize = pytest.importorskip("scipy.optimize")
-    numpy = pytest.importorskip("numpy")
     table = numpy.random.default_rng(0).uniform(1, 5, (60, 60))
     scores = {j: dict(enumerate(map(float, row))) for j, row in enumerate(table)}
     found = assign(scores, 0.0)
