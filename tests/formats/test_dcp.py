@@ -782,10 +782,11 @@ def test_objects_that_are_made_by_more_than_their_attributes(folder):
     assert metadata
 
 
-def test_an_encoding_that_does_not_exist(folder):
-    data = (folder / ".metadata").read_bytes()
-    at = data.index(b"_MEM_FORMAT_ENCODING") + len(b"_MEM_FORMAT_ENCODING")
-    (folder / ".metadata").write_bytes(data[:at] + data[at:].replace(b"K\x00\x85", b"K\x09\x85", 1))
+def test_an_encoding_that_does_not_exist(folder, monkeypatch):
+    metadata = metadata_of(folder)
+    encoding = torch_metadata._MEM_FORMAT_ENCODING
+    monkeypatch.setattr(encoding, "__reduce_ex__", lambda *_: (encoding, (9,)))
+    write_metadata(folder, metadata)
     reason = "is no metadata of a distributed checkpoint: the key 'model.w' has "
     refused(folder, "CKPT002", f"{reason}torch.distributed.checkpoint.metadata.TensorProperties for properties")
 
