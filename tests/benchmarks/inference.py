@@ -17,11 +17,11 @@ sys.path.insert(0, str(ROOT / "tests" / "mapping"))
 
 from inference import corpus  # noqa: E402
 from inference.helpers import manifest  # noqa: E402
+from section import write  # noqa: E402
 
 from ckptaudit.mapping.inference import infer  # noqa: E402
 
-TARGET = ROOT / "docs" / "performance.md"
-TITLE, NEXT = "## Inferring mappings", "## Auditing training"
+TITLE = "## Inferring mappings"
 RECIPES = {
     "names": "identical names and shapes",
     "prefix": "one prefix stripped or added",
@@ -50,7 +50,7 @@ Exact cases by kind, each case in all its kinds:
 |---|---|---|---|
 """
 SCALE = """
-How the time grows, for state dicts whose names all change (CPU time of one thread, while both cores had other work as well):
+How the time grows, for state dicts whose names all change (CPU time of one thread):
 
 | tensors | blocks that repeat | blocks that all differ | all of one shape, random names |
 |---|---|---|---|
@@ -166,6 +166,4 @@ if __name__ == "__main__":
     text = section()
     sys.stdout.write(text)
     if sys.argv[1:] == ["--write"]:
-        document = TARGET.read_text()
-        before = document.partition(TITLE)[0].partition(NEXT)[0].rstrip("\n")
-        TARGET.write_text(f"{before}\n\n{text}\n{''.join(document.partition(NEXT)[1:])}")
+        write(text)

@@ -12,10 +12,10 @@ import tempfile
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from section import write
+
 ROOT = Path(__file__).parents[2]
-TARGET = ROOT / "docs" / "performance.md"
-TITLE, NEW = "## Finding mappings at the command line", "\n## "
-FOLLOWING = ("## Inferring mappings", "## Auditing training")
+TITLE = "## Finding mappings at the command line"
 
 HEAD = f"""{TITLE}
 
@@ -70,17 +70,8 @@ def section():
     return lines
 
 
-def written(document, text):
-    """Return the document with the section in its place, which is in front of the next one of these."""
-    before, found, after = document.partition(TITLE)
-    if found:
-        return f"{before}{text}\n## {after.partition(NEW)[2]}"
-    at = min(document.index(title) for title in FOLLOWING if title in document)
-    return f"{document[:at]}{text}\n{document[at:]}"
-
-
 if __name__ == "__main__":
     made = section()
     sys.stdout.write(made)
     if sys.argv[1:] == ["--write"]:
-        TARGET.write_text(written(TARGET.read_text(), made))
+        write(made)

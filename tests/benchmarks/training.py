@@ -9,12 +9,12 @@ from __future__ import annotations
 import gc
 import random
 import sys
-from pathlib import Path
 from statistics import median
 from time import process_time
 from unittest import mock
 
 import torch
+from section import write
 from torch import nn
 from torchvision.models import resnet18, resnet50, vit_b_16
 
@@ -24,7 +24,6 @@ from ckptaudit.training.fingerprint import take
 from ckptaudit.training.names import named_tensors
 from ckptaudit.training.watch import Watch
 
-TARGET = Path(__file__).parents[2] / "docs" / "performance.md"
 TITLE = "## Auditing training"
 ROUNDS = 30
 STEPS = 16
@@ -226,6 +225,4 @@ if __name__ == "__main__":
     text = section()
     sys.stdout.write(text)
     if sys.argv[1:] == ["--write"]:
-        before, _, rest = TARGET.read_text().partition(TITLE)
-        after = "".join(rest.partition("\n## Training steps")[1:])  # by steps.py
-        TARGET.write_text(before.rstrip("\n") + "\n\n" + text + after)
+        write(text)
