@@ -24,7 +24,7 @@ from .sources import Source, check_can_testify, is_model_like, open_source
 from .words import shell_word
 
 if TYPE_CHECKING:
-    from .mapping.infer import Proposal
+    from .mapping.causes import Proposal
     from .mapping.mapping import KeyMapping, Mapped
 
 
@@ -194,7 +194,8 @@ def _propose(alignment: Alignment, outcome: LoadOutcome, mapped: Mapped | None) 
     both = bool(_unforeseen(outcome.missing_keys, mapped) and outcome.unexpected_keys)
     if not both and not alignment.mismatched_keys:
         return None
-    from .mapping.propose import laid_out_otherwise, propose, propose_best
+    from .mapping.causes import propose
+    from .mapping.propose import laid_out_otherwise, propose_best
 
     if mapped is None and (both or laid_out_otherwise(alignment.checkpoint, alignment.model)):
         return propose_best(alignment.checkpoint, alignment.model)

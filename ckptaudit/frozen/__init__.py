@@ -66,7 +66,7 @@ def _check_names(run: Run) -> None:
     """Raise UsageError where no tensor of one side has a name of the other; the hint is a mapping that would help."""
     if any(name in run.base.specs for name in run.tuned.specs) or not run.base.specs:
         return
-    from ..mapping.infer import propose
+    from ..mapping.causes import propose
 
     proposal = propose(run.base.manifest, run.tuned.manifest)
     rules = proposal.mapping.to_json() if proposal else []

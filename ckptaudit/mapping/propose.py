@@ -8,12 +8,10 @@ from typing import Literal
 
 from ..manifest import Manifest
 from .assignment import CONFIDENT, Assignment
-from .infer import MIN_VALUES, Cause, Proposal, fitting, propose
+from .causes import MIN_VALUES, Cause, Proposal, fitting, propose
 from .keyrules import Tie
 from .mapping import KeyMapping
 from .rules import Drop, Rename, Rule
-
-__all__ = ["propose", "propose_best"]
 
 _PARAMETRIZED = ("weight_g", "weight_v", "weight_orig", "weight_u")
 

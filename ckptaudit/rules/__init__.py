@@ -23,18 +23,7 @@ from . import (
 )
 from .base import UNCHECKED_CODES, Contract, Evidence, Finding, Fix, Level, Rule
 
-__all__ = [
-    "RULES",
-    "UNCHECKED_CODES",
-    "Contract",
-    "Evidence",
-    "Finding",
-    "Fix",
-    "Level",
-    "Rule",
-    "find_rule",
-    "run",
-]
+__all__ = ["RULES", "UNCHECKED_CODES", "Contract", "Evidence", "Finding", "Fix", "Level", "Rule", "find_rule", "run"]
 
 _TRAINING = (freezing, training_flags, training_optimizers, training_modules)
 _AREAS = (files, keys, ranks, tensors, values, modules, safety, *_TRAINING, meta, upkeep)

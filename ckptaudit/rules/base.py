@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..compare.hearing import Hearing
     from ..compare.summary import Values
     from ..formats.base import Checkpoint
-    from ..mapping.infer import Cause, Proposal
+    from ..mapping.causes import Cause, Proposal
     from ..mapping.mapping import Mapped
     from ..outcome import LoadOutcome
 

@@ -10,7 +10,7 @@ from .base import Contract, Evidence, Finding, Fix, Rule, drop_options, mapping_
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
-    from ..mapping.infer import Cause
+    from ..mapping.causes import Cause
 
 MISSING_KEY = Rule(
     code="CKPT101",

@@ -11,16 +11,15 @@ import json
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 from time import process_time
 
 import torch
+from section import DOCUMENT, write
 from torch import nn
 
 import ckptaudit
 
-TARGET = Path(__file__).parents[2] / "docs" / "performance.md"
 TITLE, SECOND = "## Training steps", "### The method on itself"
 WITHIN = 0.25  # of the measured speed-up
 REPEATS, ROUNDS = 20, 80
@@ -166,10 +165,11 @@ def models():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--itself", action="store_true", help="try the method on itself and leave the models")
-    parser.add_argument("--write", action="store_true", help=f"write the section of {TARGET.name}")
+    parser.add_argument("--write", action="store_true", help=f"write the section of {DOCUMENT.name}")
     options = parser.parse_args()
     text = itself() if options.itself else models() + itself()
     sys.stdout.write(text)
     if options.write:
-        before = TARGET.read_text().partition(SECOND if options.itself else TITLE)[0]
-        TARGET.write_text(before.rstrip("\n") + "\n\n" + text.lstrip("\n"))
+        document = DOCUMENT.read_text()
+        kept = document[document.index(TITLE) :].partition(SECOND)[0] if options.itself else ""
+        write(kept + text.lstrip("\n"))

@@ -11,7 +11,7 @@ from corpus import CASES, FOLDER, manifest, read
 from torch import nn
 
 from ckptaudit import Manifest, TensorSpec, diff, load
-from ckptaudit.mapping.infer import fitting, propose
+from ckptaudit.mapping.causes import fitting, propose
 from ckptaudit.mapping.inference import infer
 from ckptaudit.mapping.mapping import KeyMapping
 from ckptaudit.mapping.propose import propose_best

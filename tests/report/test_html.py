@@ -77,6 +77,11 @@ class TestContent:
                 assert f"{kind}-src 'sha256-{digest}'" in policy
         assert not any(name.startswith("on") or name == "style" for _, attrs in page.tags for name in attrs)
 
+    def test_it_does_not_say_that_a_broken_contract_is_kept(self):
+        report = reports()["broken"]
+        assert not report.ok
+        assert f">what it asks: {report.contract.promise}<" in render(report, "html")
+
     def test_no_name_becomes_markup(self):
         text = render(hostile(), "html")
         page = Page(text)

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import models
 
 from ckptaudit.manifest import Manifest, TensorSpec
-from ckptaudit.mapping.infer import propose
+from ckptaudit.mapping.causes import propose
 
 
 def describe(state):
